@@ -1,0 +1,2 @@
+//! The zkd binary.
+fn main() {}

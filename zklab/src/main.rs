@@ -1,0 +1,2 @@
+//! The zklab binary.
+fn main() {}
