@@ -2,3 +2,17 @@
 //!
 //! The modules form floors; a module imports only from floors below its own
 //! (`zkd/tests/tidy.rs` enforces it, ARCHITECTURE.md explains it).
+
+// Floor 0: words.
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod path;
+pub mod prng;
+pub mod time;
+
+// Floor 1: bytes.
+pub mod jute;
+
+// Floor 2: records and configuration.
+pub mod record;
