@@ -16,3 +16,7 @@ pub mod jute;
 
 // Floor 2: records and configuration.
 pub mod record;
+
+// Floor 3: state.
+pub mod auth;
+pub mod session;
