@@ -19,4 +19,8 @@ pub mod record;
 
 // Floor 3: state.
 pub mod auth;
+pub mod quorum;
 pub mod session;
+
+// Floor 4: machines.
+pub mod election;
