@@ -15,6 +15,7 @@ pub mod time;
 pub mod jute;
 
 // Floor 2: records and configuration.
+pub mod config;
 pub mod record;
 
 // Floor 3: state.

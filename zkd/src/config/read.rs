@@ -1,0 +1,450 @@
+//! From the properties of a file to a [`Config`]: every key judged, then the whole.
+//!
+//! Law kept here: all problems of a file are found in one pass and told in the order of their lines.
+
+use std::collections::BTreeMap;
+
+use crate::ids::ServerId;
+
+use super::error::{ConfigError, ConfigWarning, Problem};
+use super::keys::{self, Verdict};
+use super::membership::{Membership, MembershipReader, canonical_host};
+use super::properties::{self, Property};
+use super::{Config, LearnerType, Whitelist, settings};
+
+/// The words that can stand in a whitelist.
+const FOUR_LETTER_WORDS: [&str; 18] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "lead", "mntr", "ruok",
+    "srst", "srvr", "stat", "stmk", "wchc", "wchs",
+];
+
+/// What one pass over a file has found so far.
+struct Reading {
+    config: Config,
+    members: MembershipReader,
+    lines: BTreeMap<&'static str, usize>,
+    problems: Vec<Problem>,
+    warnings: Vec<ConfigWarning>,
+    not_yet: Vec<String>,
+    meaningless: Vec<String>,
+}
+
+pub(super) fn parse(text: &str, file: &str) -> Result<(Config, Vec<ConfigWarning>), ConfigError> {
+    let properties = properties::parse(text).map_err(|problem| ConfigError {
+        file: file.to_owned(),
+        problems: vec![problem],
+    })?;
+    let mut reading = Reading::new(file);
+    for property in &properties {
+        reading.property(property);
+    }
+    reading.finish()
+}
+
+impl Reading {
+    fn new(file: &str) -> Self {
+        let config = Config {
+            file: file.to_owned(),
+            data_dir: Default::default(),
+            data_log_dir: Default::default(),
+            client_port: None,
+            client_port_address: None,
+            min_session_timeout_ms: -1,
+            max_session_timeout_ms: -1,
+            ..Config::default()
+        };
+        Self {
+            config,
+            members: MembershipReader::default(),
+            lines: BTreeMap::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            not_yet: Vec::new(),
+            meaningless: Vec::new(),
+        }
+    }
+
+    fn property(&mut self, property: &Property) {
+        let key = keys::working_name(&property.key);
+        if let Some(setting) = settings::find(key) {
+            if let Some(first) = self.lines.insert(setting.key, property.line) {
+                let what = format!("{key} stands on line {first} already; this line counts");
+                self.warn(Some(property.line), what);
+            }
+            if (setting.set)(&mut self.config, &property.value).is_none() {
+                self.refuse(property, format!("expected {}", setting.expected));
+            }
+            return;
+        }
+        let named = format!("{} (line {})", property.key, property.line);
+        match keys::judge(key, &property.value) {
+            Verdict::Harmless => {}
+            Verdict::Refused(why) => self.refuse(property, why.to_owned()),
+            Verdict::NotYet => self.not_yet.push(named),
+            Verdict::Meaningless => self.meaningless.push(named),
+            Verdict::Unknown if self.members.line(property) => {}
+            Verdict::Unknown => {
+                let guess = keys::nearest(key)
+                    .map(|known| format!("; did you mean {known}?"))
+                    .unwrap_or_default();
+                let what = format!("unknown key {} is ignored{guess}", property.key);
+                self.warn(Some(property.line), what);
+            }
+        }
+    }
+
+    fn refuse(&mut self, property: &Property, what: String) {
+        self.problems.push(Problem {
+            line: Some(property.line),
+            key: Some(property.key.clone()),
+            value: Some(property.value.clone()),
+            what,
+        });
+    }
+
+    /// A problem of the setting `key`, or of its absence.
+    fn problem(&mut self, key: &'static str, what: &str) {
+        let setting = settings::find(key).expect("only settings are judged");
+        let line = self.lines.get(key).copied();
+        self.problems.push(Problem {
+            line,
+            key: Some(key.to_owned()),
+            value: line.and_then(|_| (setting.show)(&self.config)),
+            what: what.to_owned(),
+        });
+    }
+
+    fn warn(&mut self, line: Option<usize>, what: String) {
+        let file = self.config.file.clone();
+        self.warnings.push(ConfigWarning { file, line, what });
+    }
+
+    fn finish(mut self) -> Result<(Config, Vec<ConfigWarning>), ConfigError> {
+        let file = self.config.file.clone();
+        self.judge_paths();
+        self.judge_ports();
+        self.judge_limits();
+        self.warn_of_settings();
+        let from_file = self.config.dynamic_config_file.is_some();
+        if from_file && !self.members.is_empty() {
+            self.problem(
+                "dynamicConfigFile",
+                "with a dynamic file the server, group and weight lines belong there, not here",
+            );
+        }
+        let (membership, problems) = std::mem::take(&mut self.members).finish();
+        self.problems.extend(problems);
+        self.config.servers = membership;
+        if !from_file && self.problems.is_empty() {
+            let (problems, warnings) = judge_membership(&self.config, &file);
+            self.problems.extend(problems);
+            self.warnings.extend(warnings);
+        }
+        if self.problems.is_empty() {
+            self.warnings
+                .sort_by_key(|warning| warning.line.unwrap_or(usize::MAX));
+            return Ok((self.config, self.warnings));
+        }
+        self.problems
+            .sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        Err(ConfigError {
+            file,
+            problems: self.problems,
+        })
+    }
+
+    fn judge_paths(&mut self) {
+        if !self.lines.contains_key("dataDir") {
+            self.problem(
+                "dataDir",
+                "missing: expected the directory where snapshots and txn logs are kept",
+            );
+        }
+        if !self.lines.contains_key("dataLogDir") {
+            self.config.data_log_dir.clone_from(&self.config.data_dir);
+        }
+        if !self.lines.contains_key("jute.maxbuffer.extrasize") {
+            self.config.jute_max_buffer_extra = self.config.jute_max_buffer;
+        }
+    }
+
+    fn judge_ports(&mut self) {
+        if self.config.client_port_address.is_some() && self.config.client_port.is_none() {
+            self.problem("clientPortAddress", "has no meaning without clientPort");
+        }
+    }
+
+    fn judge_limits(&mut self) {
+        let config = &mut self.config;
+        let ticks = |count: u64| {
+            let ms = config.tick_time_ms.saturating_mul(count);
+            i32::try_from(ms).unwrap_or(i32::MAX)
+        };
+        let (min, max) = (ticks(2), ticks(20));
+        if config.min_session_timeout_ms == -1 {
+            config.min_session_timeout_ms = min;
+        }
+        if config.max_session_timeout_ms == -1 {
+            config.max_session_timeout_ms = max;
+        }
+        let (min, max) = (config.min_session_timeout_ms, config.max_session_timeout_ms);
+        if min > max {
+            let key = if self.lines.contains_key("minSessionTimeout") {
+                "minSessionTimeout"
+            } else {
+                "maxSessionTimeout"
+            };
+            let what = format!(
+                "the shortest session timeout, {min} ms, is longer than the longest, {max} ms \
+                 (unless given they are 2 and 20 times tickTime)"
+            );
+            self.problem(key, &what);
+        }
+        if self.config.min_notification_interval_ms > self.config.max_notification_interval_ms {
+            let what = "is longer than fastleader.maxNotificationInterval";
+            self.problem("fastleader.minNotificationInterval", what);
+        }
+    }
+
+    fn warn_of_settings(&mut self) {
+        let line_of = |key| self.lines.get(key).copied();
+        let mut found = Vec::new();
+        if !self.config.force_sync {
+            let what = "forceSync=no acknowledges writes before they are on disk: a power failure can lose them";
+            found.push((line_of("forceSync"), what.to_owned()));
+        }
+        if self.config.skip_acl {
+            let what = "skipACL=yes checks no ACL: every client may do everything";
+            found.push((line_of("skipACL"), what.to_owned()));
+        }
+        if self.config.purge_interval_ms == 0 {
+            let what = "old snapshots and txn logs are never removed and fill the disk in time; \
+                        autopurge.purgeInterval=1 removes them hourly";
+            found.push((line_of("autopurge.purgeInterval"), what.to_owned()));
+        }
+        if let Whitelist::Words(words) = &self.config.four_letter_whitelist {
+            let strange = words.iter().filter(|word| !is_four_letter_word(word));
+            for word in strange {
+                let what = format!("{word:?} in 4lw.commands.whitelist is not a four-letter word");
+                found.push((line_of("4lw.commands.whitelist"), what));
+            }
+        }
+        for (list, why) in [
+            (
+                &self.not_yet,
+                "known to Apache ZooKeeper but not implemented yet, so without effect",
+            ),
+            (
+                &self.meaningless,
+                "without meaning in zkd, which has no such part",
+            ),
+        ] {
+            if !list.is_empty() {
+                found.push((None, format!("{why}: {}", list.join(", "))));
+            }
+        }
+        for (line, what) in found {
+            self.warn(line, what);
+        }
+    }
+}
+
+fn is_four_letter_word(word: &str) -> bool {
+    FOUR_LETTER_WORDS.contains(&word) || word == "wchp"
+}
+
+pub(super) fn with_dynamic(
+    mut config: Config,
+    text: &str,
+    file: &str,
+) -> Result<(Config, Vec<ConfigWarning>), ConfigError> {
+    let mut membership = Membership::parse_file(text, file)?;
+    let inside = properties::parse(text).unwrap_or_default();
+    if let Some(property) = inside.iter().find(|property| property.key == "version") {
+        return Err(ConfigError {
+            file: file.to_owned(),
+            problems: vec![Problem {
+                line: Some(property.line),
+                key: Some(property.key.clone()),
+                value: Some(property.value.clone()),
+                what: "the version belongs into the name of the file, not into it".into(),
+            }],
+        });
+    }
+    let suffix = file.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+    membership.version = i64::from_str_radix(suffix, 16).unwrap_or(0);
+    config.servers = membership;
+    let (problems, warnings) = judge_membership(&config, file);
+    if problems.is_empty() {
+        Ok((config, warnings))
+    } else {
+        Err(ConfigError {
+            file: file.to_owned(),
+            problems,
+        })
+    }
+}
+
+/// What an ensemble needs, once its members are known.
+fn judge_membership(config: &Config, file: &str) -> (Vec<Problem>, Vec<ConfigWarning>) {
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    let mut problem = |key: String, what: &str| {
+        problems.push(Problem {
+            line: None,
+            key: Some(key),
+            value: None,
+            what: what.to_owned(),
+        });
+    };
+    let voters = config.servers.voters().len();
+    let observers = config.servers.observers().len();
+    if voters == 0 && !config.standalone_enabled {
+        problem(
+            "server.N".into(),
+            "missing: with standaloneEnabled=false at least one participant is needed",
+        );
+    }
+    if observers > 0 && !config.is_distributed() {
+        problem(
+            "server.N".into(),
+            "observers need participants to observe: two or more, or one with standaloneEnabled=false",
+        );
+    }
+    if config.is_distributed() {
+        for (key, value) in [
+            ("initLimit", config.init_limit),
+            ("syncLimit", config.sync_limit),
+        ] {
+            if value == 0 {
+                problem(
+                    key.into(),
+                    "missing: an ensemble needs it, in ticks (initLimit 10 and syncLimit 5 are usual)",
+                );
+            }
+        }
+        for server in config.servers.servers.values() {
+            if server.addresses.len() > 1 && !config.multi_address_enabled {
+                problem(
+                    format!("server.{}", server.id),
+                    "several addresses with '|' need multiAddress.enabled=true on every server",
+                );
+            }
+        }
+    }
+    let mut warn = |what: String| {
+        warnings.push(ConfigWarning {
+            file: file.to_owned(),
+            line: None,
+            what,
+        });
+    };
+    match voters {
+        1 if config.standalone_enabled => warn(
+            "one participant serves standalone; standaloneEnabled=false makes an ensemble of one"
+                .into(),
+        ),
+        2 => warn("with two participants no failure is tolerated; three tolerate one".into()),
+        n if n > 2 && n % 2 == 0 => warn(format!(
+            "{n} participants tolerate no more failures than {}; an odd number is better",
+            n - 1
+        )),
+        _ => {}
+    }
+    if config.client_port.is_none() && !config.is_distributed() {
+        let in_line = config
+            .servers
+            .servers
+            .values()
+            .any(|server| server.client.is_some());
+        if !in_line {
+            warn("no clientPort: this server takes no clients".into());
+        }
+    }
+    (problems, warnings)
+}
+
+pub(super) fn with_my_id(
+    mut config: Config,
+    text: &str,
+    file: &str,
+) -> Result<(Config, Vec<ConfigWarning>), ConfigError> {
+    let fail = |what| ConfigError::whole_file(file, what);
+    let first = text.lines().next().unwrap_or_default().trim();
+    let id: i64 = first.parse().map_err(|_| {
+        fail(format!(
+            "{first:?} is not a server id: expected one line with a whole number, such as 1"
+        ))
+    })?;
+    let id = ServerId(id);
+    if config.extended_types_enabled && id.0 > 254 {
+        let what = format!("id {id} is too large: with extendedTypesEnabled=true at most 254");
+        return Err(fail(what));
+    }
+    let mut warnings = Vec::new();
+    let mut warn = |what| {
+        warnings.push(ConfigWarning {
+            file: file.to_owned(),
+            line: None,
+            what,
+        });
+    };
+    if !(0..=255).contains(&id.0) {
+        warn(format!(
+            "id {id} is outside 0 to 255: sessions of two servers can get the same ids"
+        ));
+    }
+    let Some(server) = config.servers.servers.get_mut(&id) else {
+        if config.is_distributed() {
+            let ids: Vec<String> = config
+                .servers
+                .servers
+                .keys()
+                .map(ToString::to_string)
+                .collect();
+            let what = format!(
+                "id {id} is not in the list of servers of {}, which has {}: expected one of these",
+                config.file,
+                ids.join(", ")
+            );
+            return Err(fail(what));
+        }
+        config.my_id = Some(id);
+        return Ok((config, warnings));
+    };
+    if server.role != config.peer_type {
+        if config.peer_type == LearnerType::Observer {
+            warn(format!(
+                "peerType is observer, server.{id} says {}: the server line counts",
+                server.role
+            ));
+        }
+        config.peer_type = server.role;
+    }
+    let port = config.client_port;
+    let from_static = port.map(|port| {
+        let host = config.client_port_address.as_deref().unwrap_or("0.0.0.0");
+        (canonical_host(host), port)
+    });
+    match (&server.client, from_static) {
+        (None, Some(address)) => {
+            server.client = Some(address);
+            server.client_from_static = true;
+        }
+        (Some((host, port)), None) => {
+            config.client_port = Some(*port);
+            config.client_port_address = Some(host.clone()).filter(|host| host != "0.0.0.0");
+        }
+        (Some((host, port)), Some((static_host, static_port))) => {
+            if (host, port) != (&static_host, &static_port) {
+                return Err(fail(format!(
+                    "this is server.{id}, whose client part is {host}:{port}, but clientPort and \
+                     clientPortAddress say {static_host}:{static_port}: expected one of them, or both the same"
+                )));
+            }
+        }
+        (None, None) => warn("no client port is given for this server: it takes no clients".into()),
+    }
+    config.my_id = Some(id);
+    Ok((config, warnings))
+}
