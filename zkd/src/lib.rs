@@ -25,3 +25,4 @@ pub mod session;
 
 // Floor 4: machines.
 pub mod election;
+pub mod storage;
