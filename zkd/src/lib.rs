@@ -20,6 +20,7 @@ pub mod record;
 
 // Floor 3: state.
 pub mod auth;
+pub mod metrics;
 pub mod quorum;
 pub mod session;
 

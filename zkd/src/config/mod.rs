@@ -7,6 +7,7 @@
 //! ignoring it would be less safe than stopping, refused. Counterpart: `QuorumPeerConfig`.
 
 mod error;
+mod four_letter;
 mod keys;
 mod membership;
 mod properties;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use crate::ids::ServerId;
 
 pub use error::{ConfigError, ConfigWarning, Problem};
+pub use four_letter::{FourLetterWord, Whitelist};
 pub use membership::{
     LearnerType, Membership, ServerAddress, ServerSpec, canonical_host, delimited,
 };
@@ -32,26 +34,6 @@ pub enum SnapshotCompression {
     Gz,
     /// Snappy; the file name ends in `.snappy`.
     Snappy,
-}
-
-/// The four-letter words that are answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whitelist {
-    /// `*`.
-    All,
-    /// These.
-    Words(BTreeSet<String>),
-}
-
-impl Whitelist {
-    /// Whether `word` may be answered.
-    #[must_use]
-    pub fn allows(&self, word: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Words(words) => words.contains(word),
-        }
-    }
 }
 
 /// The configuration of one server, complete: nothing is left to be defaulted later.
@@ -224,7 +206,7 @@ impl Default for Config {
             max_concurrent_diff_syncs: 100,
             leader_serves: true,
             peer_type: LearnerType::Participant,
-            four_letter_whitelist: Whitelist::Words(BTreeSet::from(["srvr".to_owned()])),
+            four_letter_whitelist: Whitelist::Words(BTreeSet::from([FourLetterWord::Srvr])),
             extended_types_enabled: false,
             container_check_interval_ms: 60_000,
             container_max_per_minute: 10_000,

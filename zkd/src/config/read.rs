@@ -12,12 +12,6 @@ use super::membership::{Membership, MembershipReader, canonical_host};
 use super::properties::{self, Property};
 use super::{Config, LearnerType, Whitelist, settings};
 
-/// The words that can stand in a whitelist.
-const FOUR_LETTER_WORDS: [&str; 18] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "lead", "mntr", "ruok",
-    "srst", "srvr", "stat", "stmk", "wchc", "wchs",
-];
-
 /// What one pass over a file has found so far.
 struct Reading {
     config: Config,
@@ -70,6 +64,12 @@ impl Reading {
             if let Some(first) = self.lines.insert(setting.key, property.line) {
                 let what = format!("{key} stands on line {first} already; this line counts");
                 self.warn(Some(property.line), what);
+            }
+            if key == "4lw.commands.whitelist" {
+                for name in Whitelist::parse(&property.value).1 {
+                    let what = format!("{name:?} is not a four-letter word and is ignored");
+                    self.warn(Some(property.line), what);
+                }
             }
             if (setting.set)(&mut self.config, &property.value).is_none() {
                 self.refuse(property, format!("expected {}", setting.expected));
@@ -222,13 +222,6 @@ impl Reading {
                         autopurge.purgeInterval=1 removes them hourly";
             found.push((line_of("autopurge.purgeInterval"), what.to_owned()));
         }
-        if let Whitelist::Words(words) = &self.config.four_letter_whitelist {
-            let strange = words.iter().filter(|word| !is_four_letter_word(word));
-            for word in strange {
-                let what = format!("{word:?} in 4lw.commands.whitelist is not a four-letter word");
-                found.push((line_of("4lw.commands.whitelist"), what));
-            }
-        }
         for (list, why) in [
             (
                 &self.not_yet,
@@ -247,10 +240,6 @@ impl Reading {
             self.warn(line, what);
         }
     }
-}
-
-fn is_four_letter_word(word: &str) -> bool {
-    FOUR_LETTER_WORDS.contains(&word) || word == "wchp"
 }
 
 pub(super) fn with_dynamic(

@@ -3,7 +3,6 @@
 //! Law kept here: one row per key; the key's name and the text of its error stand nowhere else. Units of
 //! the file (KiB, hours) become those of [`Config`] here.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -326,18 +325,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "4lw.commands.whitelist",
         expected: "four-letter words with commas between, or *",
         set: |config, value| {
-            config.four_letter_whitelist = whitelist(value);
+            config.four_letter_whitelist = Whitelist::parse(value).0;
             Some(())
         },
-        show: |config| {
-            Some(match &config.four_letter_whitelist {
-                Whitelist::All => "*".to_owned(),
-                Whitelist::Words(words) => {
-                    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                    words.join(", ")
-                }
-            })
-        },
+        show: |config| Some(config.four_letter_whitelist.to_string()),
     },
     plain!(
         "extendedTypesEnabled",
@@ -454,19 +445,6 @@ fn kib(value: &str) -> Option<u64> {
 
 fn session_timeout(value: &str) -> Option<i32> {
     number(value).filter(|timeout: &i32| *timeout == -1 || *timeout > 0)
-}
-
-fn whitelist(value: &str) -> Whitelist {
-    let words: BTreeSet<String> = value
-        .split(',')
-        .map(|word| word.trim().to_owned())
-        .filter(|word| !word.is_empty())
-        .collect();
-    if words.contains("*") {
-        Whitelist::All
-    } else {
-        Whitelist::Words(words)
-    }
 }
 
 /// Hours, as in 3.9, or a number with a unit, as from 3.10 on; in milliseconds.
