@@ -41,6 +41,11 @@ pub enum DecodeError {
         /// The number as read.
         value: i64,
     },
+    /// A record that makes no sense where it stands.
+    Invalid {
+        /// What was found.
+        what: &'static str,
+    },
     /// Bytes left over where the record must fill its frame.
     Trailing {
         /// How many.
@@ -59,6 +64,7 @@ impl fmt::Display for DecodeError {
             }
             Self::Null { what } => write!(f, "{what} is null"),
             Self::Value { what, value } => write!(f, "{what} has the unknown value {value}"),
+            Self::Invalid { what } => write!(f, "{what} is not possible"),
             Self::Trailing { count } => write!(f, "{count} bytes follow the record"),
         }
     }

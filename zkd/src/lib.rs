@@ -23,6 +23,8 @@ pub mod auth;
 pub mod metrics;
 pub mod quorum;
 pub mod session;
+pub mod tree;
+pub mod watch;
 
 // Floor 4: machines.
 pub mod election;
