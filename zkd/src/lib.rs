@@ -28,4 +28,5 @@ pub mod watch;
 
 // Floor 4: machines.
 pub mod election;
+pub mod pipeline;
 pub mod storage;
