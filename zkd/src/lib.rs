@@ -30,3 +30,6 @@ pub mod watch;
 pub mod election;
 pub mod pipeline;
 pub mod storage;
+
+// Floor 5: the server.
+pub mod status;
