@@ -28,8 +28,4 @@ pub mod watch;
 
 // Floor 4: machines.
 pub mod election;
-pub mod pipeline;
 pub mod storage;
-
-// Floor 5: the server.
-pub mod status;

@@ -13,6 +13,7 @@
 //! It leaves formats and names to the modules beside it. The simulator has a second implementation
 //! that breaks exactly these promises and no others.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,7 +32,7 @@ pub enum Dir {
 }
 
 /// A disk with the two directories on it. Clones are handles to the same disk.
-pub trait Disk: Clone + Send + 'static {
+pub trait Disk: Clone + fmt::Debug + Send + 'static {
     /// An open file.
     type File: DiskFile;
 
@@ -76,7 +77,7 @@ pub trait Disk: Clone + Send + 'static {
 }
 
 /// An open file of a [`Disk`].
-pub trait DiskFile: Send + Sync + 'static {
+pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Length in bytes.
     ///
     /// # Errors

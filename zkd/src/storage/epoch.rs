@@ -19,15 +19,6 @@ pub(super) const CURRENT: &str = "currentEpoch";
 /// What a file is called while it is being written.
 pub(super) const TMP: &str = ".tmp";
 
-/// Both epochs as they stand on disk or follow from the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Epochs {
-    /// `accepted >= current`.
-    pub accepted: Epoch,
-    /// `current >=` the epoch of the last logged zxid.
-    pub current: Epoch,
-}
-
 /// Makes `epoch` the durable value of the file `name`.
 pub(super) fn store<D: Disk>(
     disk: &D,
@@ -81,12 +72,19 @@ pub(super) fn load<D: Disk>(disk: &D, name: &str) -> Result<Option<Epoch>, Stora
     }
 }
 
-/// Whether either file is there.
+/// Whether this server has ever promised or followed anything.
 pub(super) fn any<D: Disk>(disk: &D) -> Result<bool, StorageError> {
-    Ok(load(disk, CURRENT)?.is_some() || load(disk, ACCEPTED)?.is_some())
+    let begun = |epoch: Option<Epoch>| epoch.is_some_and(|epoch| epoch > Epoch(0));
+    Ok(begun(load(disk, CURRENT)?) || begun(load(disk, ACCEPTED)?))
 }
 
-/// Both epochs of a server whose history ends at `last`; `write` also stores what was missing.
+/// Whether a file is an epoch that was being written.
+pub(super) fn is_tmp(name: &str) -> bool {
+    matches!(name.strip_suffix(TMP), Some(ACCEPTED | CURRENT))
+}
+
+/// The epochs, accepted and current, of a server whose history ends at `last`; what is missing is
+/// written. `accepted >= current >=` the epoch of `last`.
 ///
 /// A missing file stands for the epoch of the last zxid. A history from a later epoch than
 /// `currentEpoch` is what a crash between writing `currentEpoch.tmp` and renaming it leaves, if
@@ -94,35 +92,23 @@ pub(super) fn any<D: Disk>(disk: &D) -> Result<bool, StorageError> {
 pub(super) fn settle<D: Disk>(
     disk: &D,
     last: Zxid,
-    write: bool,
     force_sync: bool,
     notes: &mut Vec<RecoveryNote>,
-) -> Result<Epochs, StorageError> {
+) -> Result<(Epoch, Epoch), StorageError> {
     let of_history = Epoch(last.epoch().0.max(0));
-    let put = |name: &str, epoch| {
-        if write {
-            store(disk, name, epoch, force_sync)
-        } else {
-            Ok(())
-        }
-    };
+    let put = |name: &str, epoch| store(disk, name, epoch, force_sync).map(|()| epoch);
     let mut current = match load(disk, CURRENT)? {
         Some(epoch) => epoch,
-        None => {
-            put(CURRENT, of_history)?;
-            of_history
-        }
+        None => put(CURRENT, of_history)?,
     };
     if of_history > current {
-        let tmp = format!("{CURRENT}{TMP}");
-        match load(disk, &tmp) {
+        match load(disk, &format!("{CURRENT}{TMP}")) {
             Ok(Some(epoch)) if epoch >= of_history => {
                 notes.push(RecoveryNote::EpochFromTmp {
                     old: current,
                     epoch,
                 });
-                put(CURRENT, epoch)?;
-                current = epoch;
+                current = put(CURRENT, epoch)?;
             }
             _ => {
                 return Err(StorageError::Epoch {
@@ -137,11 +123,7 @@ pub(super) fn settle<D: Disk>(
     }
     let accepted = match load(disk, ACCEPTED)? {
         Some(epoch) => epoch,
-        None => {
-            let epoch = of_history.max(current);
-            put(ACCEPTED, epoch)?;
-            epoch
-        }
+        None => put(ACCEPTED, of_history.max(current))?,
     };
     if accepted < current {
         return Err(StorageError::Epoch {
@@ -151,5 +133,5 @@ pub(super) fn settle<D: Disk>(
             ),
         });
     }
-    Ok(Epochs { accepted, current })
+    Ok((accepted, current))
 }
