@@ -20,26 +20,31 @@ import test_sessions  # noqa: E402,F401
 import test_failover  # noqa: E402,F401
 import test_zkcli  # noqa: E402,F401
 import test_kazoo  # noqa: E402,F401
+import test_curator  # noqa: E402,F401
+import test_settings  # noqa: E402
+import test_sync  # noqa: E402,F401
 import test_directories  # noqa: E402,F401
+
+
+# Small enough that logs roll, snapshots are taken and a learner left behind needs one.
+SMALL = {"snapshotSizeFactor": -1, "snapCount": 400}
 
 
 def of_one_kind(kind):
     return {
         "single": lambda run: Ensemble(run, "single", [kind], standalone=True),
+        "settings": lambda run: Ensemble(run, "settings", [kind], keys=test_settings.KEYS, standalone=True),
         "quorum": lambda run: Ensemble(run, "quorum", [kind] * 4, observers=(4,)),
         "five": lambda run: Ensemble(run, "five", [kind] * 5, keys={"snapCount": 200, "syncLimit": 6}),
+        "three": lambda run: Ensemble(run, "three", [kind] * 3, keys=SMALL),
         "directories": lambda run: None,
     }
 
 
 MIXED = {
-    "mixed-apache": lambda run: Ensemble(run, "mixed-apache", ["apache", "apache", "zkd"], keys=test_keys()),
-    "mixed-zkd": lambda run: Ensemble(run, "mixed-zkd", ["zkd", "zkd", "apache"], keys=test_keys()),
+    "mixed-apache": lambda run: Ensemble(run, "mixed-apache", ["apache", "apache", "zkd"], keys=SMALL),
+    "mixed-zkd": lambda run: Ensemble(run, "mixed-zkd", ["zkd", "zkd", "apache"], keys=SMALL),
 }
-
-
-def test_keys():
-    return {"commitLogCount": 20, "snapshotSizeFactor": -1, "snapCount": 400}
 
 
 def main():

@@ -153,7 +153,17 @@ class Server:
         return status
 
     def pause(self):
+        """SIGSTOP, and waits until every thread stands still."""
         self.process.send_signal(signal.SIGSTOP)
+        eventually(f"{self} stands still", self.stands_still)
+
+    def stands_still(self):
+        tasks = f"/proc/{self.process.pid}/task"
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/stat") as f:
+                if f.read().rpartition(") ")[2][0] not in "TZ":
+                    return False
+        return True
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)

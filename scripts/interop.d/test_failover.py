@@ -236,6 +236,33 @@ def test_session_reattaches_when_its_server_is_killed(t):
 
 
 @test("five")
+def test_watches_move_with_their_session(t):
+    server = t.ensemble.followers()[0]
+    other = next(s for s in t.ensemble.servers if s is not server)
+    c = Raw(server.host)
+    for name in ("", "/a", "/b"):
+        c.made(t.path + name)
+    c.get(f"{t.path}/a", watch=True)
+    c.get(f"{t.path}/b", watch=True)
+    c.children(t.path, watch=True)
+    server.kill()
+    with Raw(other.host) as writer:
+        writer.sync()
+        writer.set(f"{t.path}/a", b"meanwhile")
+        writer.made(f"{t.path}/c")
+        again = Raw(other.host, session=c.session, passwd=c.passwd, last_zxid=c.zxid)
+        names = [wire.vector([f"{t.path}{n}" for n in group], wire.ustring) for group in (("/a", "/b"), (), ("",))]
+        again.log.clear()
+        again.call(wire.SET_WATCHES, wire.i64(c.zxid) + b"".join(names), xid=-8)
+        same("what happened meanwhile", again.take_events(), [(wire.CHANGED, f"{t.path}/a"), (wire.CHILDREN, t.path)])
+        writer.set(f"{t.path}/b", b"later")
+        again.sync()
+        same("what happens later", again.take_events(), [(wire.CHANGED, f"{t.path}/b")])
+    again.close()
+    restart(server)
+
+
+@test("five")
 def test_ephemerals_of_a_dead_client_go_after_a_failover(t):
     leader = t.ensemble.leader()
     c = Raw(t.ensemble.followers()[0].host, timeout_ms=2000)
