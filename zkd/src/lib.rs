@@ -29,3 +29,4 @@ pub mod watch;
 // Floor 4: machines.
 pub mod election;
 pub mod storage;
+pub mod zab;

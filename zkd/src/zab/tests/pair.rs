@@ -1,0 +1,165 @@
+//! A leader and its learners over perfect links and prompt disks: the whole way once, in the small.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::ids::LinkId;
+use crate::record::quorum::QuorumPacket;
+use crate::time::Instant;
+use crate::zab::leader::{Leader, LeaderInput};
+use crate::zab::learner::{Learner, LearnerInput};
+use crate::zab::{Mark, Outgoing, Write};
+
+/// Whom a packet is for.
+enum Mail {
+    ToLeader(LinkId, QuorumPacket),
+    ToLearner(LinkId, Outgoing),
+}
+
+pub(super) struct Ensemble {
+    pub(super) leader: Leader,
+    pub(super) learners: BTreeMap<LinkId, Learner>,
+    pub(super) committed: BTreeMap<LinkId, Vec<Zxid>>,
+    pub(super) leader_committed: Vec<Zxid>,
+    pub(super) established: bool,
+    pub(super) up_to_date: Vec<LinkId>,
+    /// Every packet the leader sent, by its name and zxid.
+    mail: Vec<Mail>,
+}
+
+const NOW: Instant = Instant(0);
+
+impl Ensemble {
+    pub(super) fn new(history: History) -> Self {
+        Self {
+            leader: Leader::new(leader_config(1, 3), history, Mark(1), NOW),
+            learners: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            leader_committed: Vec::new(),
+            established: false,
+            up_to_date: Vec::new(),
+            mail: Vec::new(),
+        }
+    }
+
+    pub(super) fn join(&mut self, sid: i64, kind: LearnerKind, history: History) {
+        let link = LinkId(sid.unsigned_abs());
+        let learner = Learner::new(learner_config(sid, kind), history, Mark(1), NOW);
+        self.learners.insert(link, learner);
+        self.leader.step(NOW, LeaderInput::Connected(link));
+        self.learner(link, LearnerInput::Connected);
+        self.run();
+    }
+
+    fn learner(&mut self, link: LinkId, input: LearnerInput) {
+        let learner = self.learners.get_mut(&link).unwrap();
+        learner.step(NOW, input);
+        loop {
+            let ready = learner.ready();
+            assert_eq!(ready.failed, None);
+            let mut send = ready.send;
+            send.extend(ready.send_after_write);
+            self.mail
+                .extend(send.into_iter().map(|packet| Mail::ToLeader(link, packet)));
+            self.committed
+                .entry(link)
+                .or_default()
+                .extend(ready.committed.iter().map(|txn| txn.zxid));
+            if ready.up_to_date {
+                self.up_to_date.push(link);
+            }
+            if ready.ping {
+                learner.answer_ping(&[]);
+            }
+            let Some(mark) = ready.mark else { break };
+            learner.step(
+                NOW,
+                match ready.write[..] {
+                    [Write::Truncate(last_zxid)] => LearnerInput::Truncated { mark, last_zxid },
+                    _ => LearnerInput::Wrote(mark),
+                },
+            );
+        }
+    }
+
+    pub(super) fn run(&mut self) {
+        loop {
+            let ready = self.leader.ready();
+            assert_eq!(ready.failed, None);
+            let mut send = ready.send;
+            send.extend(ready.send_after_write);
+            self.mail.extend(
+                send.into_iter()
+                    .map(|(link, out)| Mail::ToLearner(link, out)),
+            );
+            self.established |= ready.established;
+            self.leader_committed
+                .extend(ready.committed.iter().map(|txn| txn.zxid));
+            if let Some(mark) = ready.mark {
+                self.leader.step(NOW, LeaderInput::Wrote(mark));
+                continue;
+            }
+            if self.mail.is_empty() {
+                return;
+            }
+            for mail in std::mem::take(&mut self.mail) {
+                match mail {
+                    Mail::ToLeader(link, packet) => {
+                        self.leader.step(NOW, LeaderInput::Packet(link, packet));
+                    }
+                    Mail::ToLearner(link, Outgoing::Packet(packet)) => {
+                        self.learner(link, LearnerInput::Packet(packet));
+                    }
+                    Mail::ToLearner(link, Outgoing::Snapshot(zxid)) => {
+                        self.leader.step(NOW, LeaderInput::SnapshotSent(link));
+                        self.learner(link, LearnerInput::SnapshotLoaded(zxid));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self) -> Zxid {
+        let zxid = self.leader.next_zxid().unwrap();
+        self.leader.propose(txn(zxid));
+        self.run();
+        zxid
+    }
+}
+
+#[test]
+fn an_ensemble_forms_commits_and_takes_late_joiners() {
+    let mut ensemble = Ensemble::new(history(1, 1, &[z(1, 1), z(1, 2)]));
+    ensemble.run();
+    assert!(!ensemble.established);
+    assert_eq!(ensemble.leader.next_zxid(), None);
+    ensemble.join(2, LearnerKind::Participant, history(1, 1, &[z(1, 1)]));
+    assert!(ensemble.established);
+    assert_eq!(ensemble.up_to_date, [LinkId(2)]);
+    assert_eq!(
+        ensemble.committed[&LinkId(2)],
+        [z(1, 2)],
+        "the txn it lacked"
+    );
+    let ahead = history(1, 1, &[z(1, 1), z(1, 2), z(1, 3)]);
+    ensemble.join(3, LearnerKind::Participant, ahead);
+    let first = ensemble.write();
+    assert_eq!(first, z(2, 1));
+    ensemble.join(4, LearnerKind::Observer, history(0, 0, &[]));
+    let second = ensemble.write();
+    assert_eq!(ensemble.leader_committed, [first, second]);
+    assert_eq!(ensemble.committed[&LinkId(2)], [z(1, 2), first, second]);
+    assert_eq!(ensemble.committed[&LinkId(3)], [first, second], "by TRUNC");
+    assert_eq!(ensemble.committed[&LinkId(4)], [second], "by SNAP");
+    assert_eq!(ensemble.leader.learners().len(), 3);
+    let (history, uncommitted, _) = ensemble.leader.into_history();
+    assert_eq!(
+        (
+            history.last_zxid,
+            history.accepted_epoch,
+            history.current_epoch
+        ),
+        (second, Epoch(2), Epoch(2))
+    );
+    assert!(uncommitted.is_empty());
+}
