@@ -28,5 +28,8 @@ pub mod watch;
 
 // Floor 4: machines.
 pub mod election;
+pub mod pipeline;
 pub mod storage;
-pub mod zab;
+
+// Floor 5: the server.
+pub mod status;

@@ -116,14 +116,14 @@ pub fn digest_id(user_and_password: &str) -> String {
     format!("{user}:{hash}")
 }
 
-/// Whether one entry of `acl` grants a bit of `perm` to one of `ids`. The empty ACL grants everything,
-/// and `super` passes every check.
+/// Whether one entry of `acl` grants a bit of `perm` to one of `ids`; `super` passes every check.
+///
+/// The empty ACL grants nothing. Apache lets everyone pass there, but stores a missing ACL as the open
+/// one and never an empty one; here empty is what a fuzzy snapshot did not tell.
 #[must_use]
 pub fn check_acl(acl: &[Acl], perm: i32, ids: &[Id]) -> bool {
-    acl.is_empty()
-        || acl
-            .iter()
-            .any(|entry| entry.perms & perm != 0 && matches_any(&entry.id, ids))
+    acl.iter()
+        .any(|entry| entry.perms & perm != 0 && matches_any(&entry.id, ids))
         || ids.iter().any(|id| id.scheme.as_deref() == Some("super"))
 }
 
@@ -300,7 +300,7 @@ mod tests {
         let only_read = [acl(perms::READ, "world", "anyone")];
         assert!(check_acl(&only_read, perms::READ | perms::ADMIN, &local()));
         assert!(!check_acl(&only_read, perms::WRITE, &local()));
-        assert!(check_acl(&[], perms::WRITE, &local()));
+        assert!(!check_acl(&[], perms::WRITE, &local()));
     }
 
     #[test]

@@ -72,7 +72,7 @@ metrics! {
     /// Writes, from arrival to answer, in ms.
     updatelatency: Histogram = "updatelatency",
     /// Syncs of the txn log, in ms each.
-    fsynctime: Timing = "fsynctime",
+    fsynctime: Histogram = "fsynctime",
     /// Syncs that took longer than the threshold.
     fsync_threshold_exceed_count: Counter = "fsync_threshold_exceed_count",
     /// Txns per sync of the log.

@@ -27,6 +27,12 @@ impl TouchCell {
         self.session.store(session.0, Ordering::Relaxed);
         self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
     }
+
+    /// When it was last touched.
+    #[must_use]
+    pub fn last(&self) -> Instant {
+        Instant(self.at.load(Ordering::Acquire))
+    }
 }
 
 /// The cells touched since the last drain.

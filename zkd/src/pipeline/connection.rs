@@ -1,0 +1,770 @@
+//! One client connection without its socket: frames in, frames out, and the order between them.
+//!
+//! Law kept here: answers leave in the order of the requests. A read is answered in place; behind a write
+//! of its own session that is still on its way it waits in the lane, and runs right after that write was
+//! applied and before any later one. Writes go on at once, whatever waits before them. Anything that is
+//! not the protocol closes the connection and nothing else. Counterpart: `NIOServerCnxn`, the per-session
+//! queues of `CommitProcessor`.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::read::{Question, Reads, is_read};
+use super::reply::{self, Frame};
+use super::server::{Tally, ZkServer};
+use super::stats::{ConnectionStats, Latency};
+use super::{Origin, Request, Submit, Waker};
+use crate::auth::{self, Ids};
+use crate::config::FourLetterWord;
+use crate::error::ErrorCode;
+use crate::ids::{ConnId, SessionId, Xid, Zxid};
+use crate::jute::{Reader, Record, Writer};
+use crate::record::opcode::OpCode;
+use crate::record::proto::{AuthPacket, ConnectRequest, xid};
+use crate::session::TouchCell;
+use crate::time::{Instant, Now};
+use crate::tree::{Applied, AppliedBody, DataTree};
+
+/// Requests of one connection that may wait before it is no longer read from.
+const LANE_MAX: usize = 4096;
+/// Bytes that may wait to be sent before the connection is no longer read from.
+const OUTPUT_MAX: usize = 4 << 20;
+/// Length word, xid, opcode.
+const REQUEST_HEAD: usize = 4 + 8;
+
+/// What the driver should do with the socket's reading side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Read on.
+    Read,
+    /// Do not read; call [`ServerCnxn::on_bytes`] again, without new bytes if there are none, when woken
+    /// and after output was taken.
+    Hold,
+    /// The client said a four-letter word instead of connecting: write its answer, then close.
+    FourLetter(FourLetterWord),
+    /// Read no more; close once the output is sent ([`OutState::close`] says when that is all).
+    Close,
+}
+
+/// What [`ServerCnxn::take_output`] leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutState {
+    /// Nothing will follow: close the socket when these bytes are sent.
+    pub close: bool,
+}
+
+/// One client connection, shared by the task that drives its socket and the core.
+pub struct ServerCnxn {
+    id: ConnId,
+    peer: IpAddr,
+    established: Instant,
+    waker: Arc<dyn Waker>,
+    touch: Arc<TouchCell>,
+    lane: Mutex<Lane>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing but parts of the first frame yet.
+    Fresh,
+    /// The session is being opened or validated; the client hears nothing until that is done.
+    Waiting {
+        /// Whether the client came back with a session.
+        reattach: bool,
+        /// Whether it sent the `readOnly` byte and so expects one.
+        says_read_only: bool,
+    },
+    /// Requests are served.
+    Serving,
+    /// No more input counts; the connection closes when the lane is empty.
+    Over,
+}
+
+/// The part of a connection that its task and the core share.
+pub(super) struct Lane {
+    pub(super) phase: Phase,
+    pub(super) session: SessionId,
+    pub(super) timeout_ms: i32,
+    /// Served by a server without a quorum: the session is local, writes are refused.
+    pub(super) read_only: bool,
+    pub(super) ids: Ids,
+    out: Vec<u8>,
+    /// In the order of the requests. The front is always a [`Pending::Submitted`].
+    pending: VecDeque<Pending>,
+    /// The waker was called and the output has not been taken since.
+    woken: bool,
+    received: u64,
+    sent: u64,
+    last: Option<Last>,
+    latency: Latency,
+}
+
+/// The last request answered.
+#[derive(Clone, Copy)]
+struct Last {
+    op: i32,
+    xid: Xid,
+    zxid: Zxid,
+    at: Instant,
+    latency_ms: u64,
+}
+
+/// A request whose answer has not been written.
+enum Pending {
+    /// On its way through the leader.
+    Submitted {
+        xid: Xid,
+        op: OpCode,
+        /// Of a sync: the path to echo, as it came.
+        echo: Bytes,
+        received: Instant,
+    },
+    /// A read behind such a request.
+    Read {
+        xid: Xid,
+        op: OpCode,
+        body: Bytes,
+        ids: Ids,
+        received: Instant,
+    },
+    /// An answer that is known already, behind such a request.
+    Known { xid: Xid, op: i32, answer: Answer },
+}
+
+/// An answer that asks nothing of the tree but perhaps its zxid.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// `None`: the last processed zxid at that time.
+    zxid: Option<Zxid>,
+    err: ErrorCode,
+    /// Of sasl: the null token. Empty otherwise.
+    body: &'static [u8],
+}
+
+/// What a batch of frames is served with.
+struct Service<'a> {
+    reads: Reads<'a>,
+    now: Now,
+    submit: &'a mut Vec<Submit>,
+    tally: Tally,
+}
+
+impl ServerCnxn {
+    pub(super) fn new(id: ConnId, peer: IpAddr, waker: Arc<dyn Waker>, now: Instant) -> Self {
+        Self {
+            id,
+            peer,
+            established: now,
+            waker,
+            touch: Arc::default(),
+            lane: Mutex::new(Lane {
+                phase: Phase::Fresh,
+                session: SessionId::NONE,
+                timeout_ms: 0,
+                read_only: false,
+                ids: auth::initial_ids(peer),
+                out: Vec::new(),
+                pending: VecDeque::new(),
+                woken: false,
+                received: 0,
+                sent: 0,
+                last: None,
+                latency: Latency::default(),
+            }),
+        }
+    }
+
+    /// Takes every complete frame off the front of `input` and serves it; what needs the core is pushed
+    /// to `submit`, to be handed on in this order. The driver takes the output afterwards.
+    pub fn on_bytes(
+        &self,
+        server: &ZkServer,
+        input: &mut BytesMut,
+        now: Now,
+        submit: &mut Vec<Submit>,
+    ) -> Flow {
+        let phase = self.lane.lock().phase;
+        match phase {
+            Phase::Fresh => self.first_frame(server, input, now, submit),
+            Phase::Waiting { .. } => Flow::Hold,
+            Phase::Serving => self.serve(server, input, now, submit),
+            Phase::Over => {
+                input.clear();
+                Flow::Close
+            }
+        }
+    }
+
+    /// Moves what is to be sent to the end of `out`.
+    pub fn take_output(&self, out: &mut Vec<u8>) -> OutState {
+        let mut lane = self.lane.lock();
+        lane.woken = false;
+        if out.is_empty() {
+            std::mem::swap(out, &mut lane.out);
+        } else {
+            out.append(&mut lane.out);
+        }
+        OutState {
+            close: lane.phase == Phase::Over && lane.pending.is_empty(),
+        }
+    }
+
+    /// The connection's number.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// The session, 0 before there is one.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.lane.lock().session
+    }
+
+    /// When it was accepted.
+    #[must_use]
+    pub fn established(&self) -> Instant {
+        self.established
+    }
+
+    /// What `cons` tells.
+    #[must_use]
+    pub fn stats(&self) -> ConnectionStats {
+        let lane = self.lane.lock();
+        ConnectionStats {
+            id: self.id,
+            peer: self.peer,
+            session: lane.session,
+            timeout_ms: lane.timeout_ms,
+            established: self.established,
+            received: lane.received,
+            sent: lane.sent,
+            queued: lane.pending.len(),
+            last_op: lane.last.map(|last| last.op),
+            last_cxid: lane.last.map_or(Xid(0), |last| last.xid),
+            last_zxid: lane.last.map_or(Zxid::NONE, |last| last.zxid),
+            last_response: lane.last.map_or(self.established, |last| last.at),
+            last_latency_ms: lane.last.map_or(0, |last| last.latency_ms),
+            latency: lane.latency,
+        }
+    }
+
+    pub(super) fn reset_stats(&self) {
+        let mut lane = self.lane.lock();
+        lane.received = 0;
+        lane.sent = 0;
+        lane.last = None;
+        lane.latency = Latency::default();
+    }
+
+    pub(super) fn lane(&self) -> &Mutex<Lane> {
+        &self.lane
+    }
+
+    pub(super) fn touch(&self) -> &Arc<TouchCell> {
+        &self.touch
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    fn first_frame(
+        &self,
+        server: &ZkServer,
+        input: &mut BytesMut,
+        now: Now,
+        submit: &mut Vec<Submit>,
+    ) -> Flow {
+        let Some(word) = input.first_chunk::<4>().copied() else {
+            return Flow::Read;
+        };
+        if let Some(word) = FourLetterWord::from_bytes(word) {
+            self.lane.lock().phase = Phase::Over;
+            input.clear();
+            return Flow::FourLetter(word);
+        }
+        let length = match frame_length(input, server.options().jute_max_buffer) {
+            Length::Incomplete => return Flow::Read,
+            Length::Bad => return self.shut(server),
+            Length::Complete(length) => length,
+        };
+        let request = ConnectRequest::decode(&mut Reader::new(&input[4..4 + length]));
+        input.advance(4 + length);
+        self.lane.lock().received += 1;
+        match request {
+            Ok(request) => server.handshake(self, &request, now, submit),
+            Err(_) => self.shut(server),
+        }
+    }
+
+    /// Breaks off: nothing more is answered, what is encoded is still sent.
+    pub(super) fn shut(&self, server: &ZkServer) -> Flow {
+        let dropped = self.lane.lock().shut();
+        server.outstanding_less(dropped);
+        Flow::Close
+    }
+
+    fn serve(
+        &self,
+        server: &ZkServer,
+        input: &mut BytesMut,
+        now: Now,
+        submit: &mut Vec<Submit>,
+    ) -> Flow {
+        let tree = server.tree().read();
+        let mut lane = self.lane.lock();
+        let mut service = Service {
+            reads: Reads {
+                tree: &tree,
+                watches: server.watches(),
+                auth: &server.options().auth,
+                conn: self.id,
+            },
+            now,
+            submit,
+            tally: Tally::default(),
+        };
+        let before = lane.pending.len();
+        let mut dropped = 0;
+        let flow = loop {
+            if lane.phase != Phase::Serving {
+                input.clear();
+                break Flow::Close;
+            }
+            match frame_length(input, server.options().jute_max_buffer) {
+                Length::Incomplete => break Flow::Read,
+                Length::Complete(length) if length >= 8 => {
+                    if lane.is_full(server, before) {
+                        break Flow::Hold;
+                    }
+                    lane.received += 1;
+                    service.tally.received += 1;
+                    service.frame(&mut lane, input, length);
+                }
+                Length::Complete(_) | Length::Bad => dropped = lane.shut(),
+            }
+        };
+        server.outstanding_more((lane.pending.len() + dropped).saturating_sub(before));
+        server.outstanding_less(dropped);
+        let tally = service.tally;
+        drop(lane);
+        drop(tree);
+        if tally.received > 0 {
+            server.touches().touch(&self.touch, now.instant);
+        }
+        server.count(&tally);
+        flow
+    }
+}
+
+enum Length {
+    /// More bytes have to come first.
+    Incomplete,
+    /// A whole frame of this length stands behind the length word.
+    Complete(usize),
+    /// Negative or over the limit.
+    Bad,
+}
+
+fn frame_length(input: &[u8], max: usize) -> Length {
+    let Some(word) = input.first_chunk::<4>() else {
+        return Length::Incomplete;
+    };
+    match usize::try_from(i32::from_be_bytes(*word)) {
+        Ok(length) if length <= max => {
+            if input.len() - 4 < length {
+                Length::Incomplete
+            } else {
+                Length::Complete(length)
+            }
+        }
+        _ => Length::Bad,
+    }
+}
+
+/// The body of the frame in front of `input`, as a slice that outlives it.
+fn split_body(input: &mut BytesMut, length: usize) -> Bytes {
+    let mut frame = input.split_to(4 + length);
+    frame.advance(REQUEST_HEAD);
+    frame.freeze()
+}
+
+/// Whether clients may ask for it and the leader has to order it. `check` alone is refused (3.9.3), and
+/// so is what only a server may ask for.
+fn is_client_write(op: OpCode) -> bool {
+    op.is_write()
+        && !matches!(
+            op,
+            OpCode::Check | OpCode::DeleteContainer | OpCode::CreateSession
+        )
+}
+
+impl Service<'_> {
+    /// Serves the frame in front of `input` and takes it off.
+    fn frame(&mut self, lane: &mut Lane, input: &mut BytesMut, length: usize) {
+        let word = |at: usize| {
+            let bytes = input[at..].first_chunk::<4>();
+            i32::from_be_bytes(*bytes.expect("a frame of 8 bytes has xid and opcode"))
+        };
+        let xid = Xid(word(4));
+        let code = word(8);
+        let body = &input[REQUEST_HEAD..4 + length];
+        let op = OpCode::from_code(code);
+        match op {
+            Some(OpCode::Auth) => self.auth(lane, xid, body),
+            Some(OpCode::Sasl) => self.known(
+                lane,
+                xid,
+                code,
+                Answer {
+                    body: &[0xff; 4],
+                    ..Answer::new(Some(Zxid::ZERO), ErrorCode::Ok)
+                },
+            ),
+            _ if !self.reads.auth.admits(&lane.ids) => {
+                let err = ErrorCode::SessionClosedRequireAuth;
+                self.known(lane, xid, code, Answer::new(Some(Zxid::ZERO), err));
+                lane.phase = Phase::Over;
+            }
+            Some(op) if is_read(op) => {
+                let xid = if op == OpCode::Ping { xid::PING } else { xid };
+                if lane.pending.is_empty() {
+                    self.read(lane, xid, op, body);
+                } else {
+                    let ids = Arc::clone(&lane.ids);
+                    let body = split_body(input, length);
+                    lane.pending.push_back(Pending::Read {
+                        xid,
+                        op,
+                        body,
+                        ids,
+                        received: self.now.instant,
+                    });
+                    return;
+                }
+            }
+            Some(OpCode::CloseSession) if lane.read_only => {
+                self.known(lane, xid, code, Answer::new(None, ErrorCode::Ok));
+                lane.phase = Phase::Over;
+            }
+            Some(op) if (op == OpCode::Sync || is_client_write(op)) && lane.read_only => {
+                self.known(lane, xid, code, Answer::new(None, ErrorCode::NotReadOnly));
+            }
+            Some(OpCode::Sync) if Reader::new(body).opt_string("path").is_err() => {
+                self.known(
+                    lane,
+                    xid,
+                    code,
+                    Answer::new(None, ErrorCode::MarshallingError),
+                );
+            }
+            Some(op) if op == OpCode::Sync || is_client_write(op) => {
+                let payload = split_body(input, length);
+                self.submit(lane, xid, op, payload);
+                return;
+            }
+            _ => {
+                let answer = Answer::new(Some(Zxid::NONE), ErrorCode::Unimplemented);
+                self.known(lane, xid, code, answer);
+                lane.phase = Phase::Over;
+            }
+        }
+        input.advance(4 + length);
+    }
+
+    /// Answers now; nothing waits before it.
+    fn read(&mut self, lane: &mut Lane, xid: Xid, op: OpCode, body: &[u8]) {
+        let question = Question {
+            session: lane.session,
+            ids: &lane.ids,
+            xid,
+            op,
+            body,
+        };
+        let frames = self.reads.answer(&question, &mut lane.out);
+        let zxid = self.reads.tree.last_processed_zxid();
+        lane.answered(op.code(), xid, zxid, 0, self.now.instant);
+        lane.sent += frames - 1;
+        self.tally.sent += frames;
+        self.tally.latency.add(0, 1);
+    }
+
+    fn submit(&mut self, lane: &mut Lane, xid: Xid, op: OpCode, payload: Bytes) {
+        lane.pending.push_back(Pending::Submitted {
+            xid,
+            op,
+            echo: if op == OpCode::Sync {
+                payload.clone()
+            } else {
+                Bytes::new()
+            },
+            received: self.now.instant,
+        });
+        if op == OpCode::CloseSession {
+            lane.phase = Phase::Over;
+        }
+        self.submit.push(Submit::Request(Request {
+            session: lane.session,
+            cxid: xid,
+            op,
+            payload,
+            ids: Arc::clone(&lane.ids),
+            origin: Origin::Local,
+        }));
+    }
+
+    /// Credentials count from the next frame on; the answer keeps its place (kazoo takes the oldest
+    /// request for answered by it), and echoes the xid whatever it is.
+    fn auth(&mut self, lane: &mut Lane, xid: Xid, body: &[u8]) {
+        let ids = AuthPacket::decode(&mut Reader::new(body))
+            .map_err(|_| auth::AuthFailed)
+            .and_then(|packet| {
+                auth::authenticate(
+                    packet.scheme.as_deref(),
+                    packet.auth.as_deref(),
+                    self.reads.auth,
+                )
+            });
+        let err = match ids {
+            Ok(more) => {
+                lane.ids = auth::with_ids(&lane.ids, more);
+                ErrorCode::Ok
+            }
+            Err(auth::AuthFailed) => ErrorCode::AuthFailed,
+        };
+        let answer = Answer::new(Some(Zxid::ZERO), err);
+        self.known(lane, xid, OpCode::Auth.code(), answer);
+        if err != ErrorCode::Ok {
+            lane.phase = Phase::Over;
+        }
+    }
+
+    fn known(&mut self, lane: &mut Lane, xid: Xid, op: i32, answer: Answer) {
+        if lane.pending.is_empty() {
+            lane.answer(self.reads.tree, xid, op, answer, self.now.instant);
+            self.tally.sent += 1;
+        } else {
+            lane.pending.push_back(Pending::Known { xid, op, answer });
+        }
+    }
+}
+
+impl Answer {
+    fn new(zxid: Option<Zxid>, err: ErrorCode) -> Self {
+        Self {
+            zxid,
+            err,
+            body: &[],
+        }
+    }
+}
+
+/// Whether a committed txn answers the request at the front of the lane.
+fn answers(front: Option<&Pending>, cxid: Xid, closes: bool) -> bool {
+    matches!(front, Some(Pending::Submitted { xid, op, .. })
+        if *xid == cxid && *op != OpCode::Sync && (*op == OpCode::CloseSession) == closes)
+}
+
+impl Lane {
+    /// Appends the answer to the first frame. `session` is [`SessionId::NONE`] if there is none.
+    pub(super) fn connected(&mut self, session: SessionId, says_read_only: bool) {
+        let (timeout_ms, password) = if session == SessionId::NONE {
+            (0, [0; 16])
+        } else {
+            (self.timeout_ms, auth::session_password(session))
+        };
+        let read_only = says_read_only.then_some(self.read_only);
+        reply::connect_response(&mut self.out, session, timeout_ms, &password, read_only);
+        self.sent += 1;
+        self.phase = if session == SessionId::NONE {
+            Phase::Over
+        } else {
+            Phase::Serving
+        };
+    }
+
+    /// Appends a watch event.
+    pub(super) fn event(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.out);
+        self.sent += 1;
+    }
+
+    /// A txn of this session was applied: answers the request it came from, if that was asked here, and
+    /// whatever waited behind it. Says how many requests left the lane.
+    pub(super) fn txn_applied(
+        &mut self,
+        reads: &Reads<'_>,
+        cxid: Xid,
+        zxid: Zxid,
+        closes: bool,
+        applied: &Applied,
+        now: Instant,
+        tally: &mut Tally,
+    ) -> usize {
+        if !answers(self.pending.front(), cxid, closes) {
+            return 0;
+        }
+        if has_moved(applied) {
+            return self.shut();
+        }
+        let Some(Pending::Submitted {
+            xid, op, received, ..
+        }) = self.pending.pop_front()
+        else {
+            return 0;
+        };
+        reply::write_reply(&mut self.out, xid, zxid, op, applied);
+        self.note(op.code(), xid, zxid, received, now, tally);
+        1 + self.run(reads, now, tally)
+    }
+
+    /// A sync has come through.
+    pub(super) fn sync_done(
+        &mut self,
+        reads: &Reads<'_>,
+        cxid: Xid,
+        now: Instant,
+        tally: &mut Tally,
+    ) -> usize {
+        let ours = matches!(self.pending.front(),
+            Some(Pending::Submitted { xid, op: OpCode::Sync, .. }) if *xid == cxid);
+        if !ours {
+            return 0;
+        }
+        let Some(Pending::Submitted {
+            xid,
+            echo,
+            received,
+            ..
+        }) = self.pending.pop_front()
+        else {
+            return 0;
+        };
+        let zxid = reads.tree.last_processed_zxid();
+        let path = Reader::new(&echo).opt_string("path");
+        let frame = Frame::open(&mut self.out, xid, zxid);
+        Writer::new(&mut self.out).opt_string(path.unwrap_or_default().as_deref());
+        frame.close(&mut self.out);
+        self.note(OpCode::Sync.code(), xid, zxid, received, now, tally);
+        1 + self.run(reads, now, tally)
+    }
+
+    /// Answers what stands before the next request that is still on its way.
+    fn run(&mut self, reads: &Reads<'_>, now: Instant, tally: &mut Tally) -> usize {
+        let mut count = 0;
+        while !matches!(self.pending.front(), None | Some(Pending::Submitted { .. })) {
+            count += 1;
+            match self.pending.pop_front() {
+                Some(Pending::Read {
+                    xid,
+                    op,
+                    body,
+                    ids,
+                    received,
+                }) => {
+                    let question = Question {
+                        session: self.session,
+                        ids: &ids,
+                        xid,
+                        op,
+                        body: &body,
+                    };
+                    let frames = reads.answer(&question, &mut self.out);
+                    self.sent += frames - 1;
+                    tally.sent += frames - 1;
+                    let zxid = reads.tree.last_processed_zxid();
+                    self.note(op.code(), xid, zxid, received, now, tally);
+                }
+                Some(Pending::Known { xid, op, answer }) => {
+                    self.answer(reads.tree, xid, op, answer, now);
+                    tally.sent += 1;
+                }
+                Some(Pending::Submitted { .. }) | None => {}
+            }
+        }
+        count
+    }
+
+    fn answer(&mut self, tree: &DataTree, xid: Xid, op: i32, answer: Answer, now: Instant) {
+        let zxid = answer.zxid.unwrap_or(tree.last_processed_zxid());
+        if answer.body.is_empty() {
+            reply::header_only(&mut self.out, xid, zxid, answer.err);
+        } else {
+            let frame = Frame::open(&mut self.out, xid, zxid);
+            self.out.extend_from_slice(answer.body);
+            frame.close(&mut self.out);
+        }
+        self.answered(op, xid, zxid, 0, now);
+    }
+
+    fn note(
+        &mut self,
+        op: i32,
+        xid: Xid,
+        zxid: Zxid,
+        received: Instant,
+        now: Instant,
+        tally: &mut Tally,
+    ) {
+        let took = now.ms_since(received);
+        self.answered(op, xid, zxid, took, now);
+        tally.sent += 1;
+        tally.latency.add(took, 1);
+    }
+
+    fn answered(&mut self, op: i32, xid: Xid, zxid: Zxid, latency_ms: u64, at: Instant) {
+        self.sent += 1;
+        self.latency.add(latency_ms, 1);
+        self.last = Some(Last {
+            op,
+            xid,
+            zxid,
+            at,
+            latency_ms,
+        });
+    }
+
+    /// No more input counts and nothing more is answered. Says how many requests were dropped.
+    pub(super) fn shut(&mut self) -> usize {
+        self.phase = Phase::Over;
+        let dropped = self.pending.len();
+        self.pending.clear();
+        dropped
+    }
+
+    /// Notes that the driver has to look; false if it was told already.
+    pub(super) fn needs_wake(&mut self) -> bool {
+        !std::mem::replace(&mut self.woken, true)
+    }
+
+    /// Whether the connection must not be read from. `counted` of its waiting requests are in the server's
+    /// count already.
+    fn is_full(&self, server: &ZkServer, counted: usize) -> bool {
+        let waiting = self.pending.len();
+        let limit = server.options().global_outstanding_limit;
+        waiting >= LANE_MAX
+            || self.out.len() >= OUTPUT_MAX
+            || (waiting > 0 && server.outstanding() + (waiting - counted) > limit)
+    }
+}
+
+/// The session talks through another server now: it is never told so, only the connection closes.
+fn has_moved(applied: &Applied) -> bool {
+    match &applied.body {
+        AppliedBody::Multi(results) => results
+            .iter()
+            .any(|(_, err, _)| *err == ErrorCode::SessionMoved),
+        _ => applied.err == ErrorCode::SessionMoved,
+    }
+}

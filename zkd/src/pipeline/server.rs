@@ -1,0 +1,640 @@
+//! What all connections of a server share, and how committed txns reach them.
+//!
+//! Law kept here: [`ZkServer::apply`] is the only way into the tree while clients are served. It holds the
+//! tree's write side for the whole batch: txn by txn first the tree, then the events, then the answer and
+//! the reads that waited for it. Counterpart: `ZooKeeperServer`, `FinalRequestProcessor`,
+//! `ServerCnxnFactory`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use super::connection::{Flow, Lane, Phase, ServerCnxn};
+use super::read::Reads;
+use super::reply;
+use super::stats::{ConnectionStats, Latency, ServerStats};
+use super::{Delivery, Origin, Request, ServerOptions, Submit, Waker};
+use crate::auth;
+use crate::event::ServerState;
+use crate::ids::{ConnId, SessionId, Xid, Zxid};
+use crate::record::data::{Acl, perms};
+use crate::record::opcode::OpCode;
+use crate::record::proto::ConnectRequest;
+use crate::record::txn::TxnRecord;
+use crate::session::{TouchTable, session_id_start};
+use crate::time::{Instant, Now};
+use crate::tree::{DataTree, EventKind, TriggerSink};
+use crate::watch::WatchManager;
+
+/// Why a connection is not accepted: it is closed without a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its address has `maxClientCnxns` connections.
+    PerAddress(u32),
+    /// The server has `maxCnxns` connections.
+    Total(u32),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerAddress(max) => write!(f, "the address has {max} connections already"),
+            Self::Total(max) => write!(f, "the server has {max} connections already"),
+        }
+    }
+}
+
+/// Whether and how clients are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Stopped,
+    Serving,
+    ReadOnly,
+}
+
+/// What one call counted, added to the server's statistics at its end.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) latency: Latency,
+}
+
+/// All connections.
+#[derive(Default)]
+struct Registry {
+    by_id: BTreeMap<ConnId, Arc<ServerCnxn>>,
+    by_session: HashMap<SessionId, Arc<ServerCnxn>>,
+    by_address: HashMap<IpAddr, u32>,
+}
+
+/// The part of a server that serves clients, shared by all connections and the core.
+pub struct ZkServer {
+    options: ServerOptions,
+    tree: RwLock<DataTree>,
+    watches: Mutex<WatchManager>,
+    registry: Mutex<Registry>,
+    touches: TouchTable,
+    stats: Mutex<ServerStats>,
+    /// Requests in all lanes.
+    outstanding: AtomicUsize,
+    next_session: AtomicI64,
+    mode: AtomicU8,
+    state: Mutex<ServerState>,
+}
+
+impl fmt::Debug for ZkServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ZkServer")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ZkServer {
+    /// A server with an empty tree that serves nobody yet. `start` makes its session ids differ from
+    /// those of its earlier lives: wall-clock ms will do.
+    #[must_use]
+    pub fn new(options: ServerOptions, start: Instant) -> Self {
+        let first = session_id_start(options.server_id, start);
+        Self {
+            options,
+            tree: RwLock::new(DataTree::new()),
+            watches: Mutex::default(),
+            registry: Mutex::default(),
+            touches: TouchTable::default(),
+            stats: Mutex::default(),
+            outstanding: AtomicUsize::new(0),
+            next_session: AtomicI64::new(first.0),
+            mode: AtomicU8::new(Mode::Stopped as u8),
+            state: Mutex::new(ServerState::Looking),
+        }
+    }
+
+    /// What the operator configured.
+    #[must_use]
+    pub fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
+    /// The tree. Only [`Self::apply`] may change it while clients are served.
+    #[must_use]
+    pub fn tree(&self) -> &RwLock<DataTree> {
+        &self.tree
+    }
+
+    /// The watches of all connections; a leaf of the lock order.
+    #[must_use]
+    pub fn watches(&self) -> &Mutex<WatchManager> {
+        &self.watches
+    }
+
+    /// Who gave a sign of life.
+    #[must_use]
+    pub fn touches(&self) -> &TouchTable {
+        &self.touches
+    }
+
+    /// Another tree, after a SNAP or TRUNC. Nobody is served meanwhile.
+    pub fn replace_tree(&self, tree: DataTree) {
+        *self.tree.write() = tree;
+    }
+
+    /// Serves clients from now on, as `state`.
+    pub fn start_serving(&self, state: ServerState) {
+        *self.state.lock() = state;
+        self.set_mode(Mode::Serving);
+    }
+
+    /// Serves reads only, to clients that are content with that: there is no quorum. Sessions are local
+    /// to this server and end with their connection.
+    pub fn start_serving_read_only(&self) {
+        self.set_mode(Mode::ReadOnly);
+    }
+
+    /// Closes every connection. Requests that are on their way are never answered.
+    pub fn stop_serving(&self, state: ServerState) {
+        *self.state.lock() = state;
+        self.set_mode(Mode::Stopped);
+        let mut registry = self.registry.lock();
+        registry.by_session.clear();
+        for cnxn in registry.by_id.values() {
+            cnxn.shut(self);
+            cnxn.wake();
+        }
+    }
+
+    /// Whether clients are served, if only with reads.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.mode() != Mode::Stopped
+    }
+
+    /// Whether only reads are served.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.mode() == Mode::ReadOnly
+    }
+
+    /// What the server is at the moment.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        *self.state.lock()
+    }
+
+    /// A session id nobody had before.
+    pub fn allocate_session(&self) -> SessionId {
+        loop {
+            let id = self.next_session.fetch_add(1, Ordering::Relaxed);
+            if id != i64::MIN && id != 0 {
+                return SessionId(id);
+            }
+        }
+    }
+
+    /// A client has connected.
+    ///
+    /// # Errors
+    /// If there are too many connections; the driver closes the socket.
+    pub fn open(
+        &self,
+        conn: ConnId,
+        peer: IpAddr,
+        waker: Arc<dyn Waker>,
+        now: Instant,
+    ) -> Result<Arc<ServerCnxn>, Refusal> {
+        let peer = peer.to_canonical();
+        let mut registry = self.registry.lock();
+        let (max, max_per_address) = (self.options.max_cnxns, self.options.max_client_cnxns);
+        if max != 0 && registry.by_id.len() >= max as usize {
+            return Err(Refusal::Total(max));
+        }
+        let from_there = registry.by_address.entry(peer).or_default();
+        if max_per_address != 0 && *from_there >= max_per_address {
+            return Err(Refusal::PerAddress(max_per_address));
+        }
+        *from_there += 1;
+        let cnxn = Arc::new(ServerCnxn::new(conn, peer, waker, now));
+        registry.by_id.insert(conn, Arc::clone(&cnxn));
+        Ok(cnxn)
+    }
+
+    /// The connection is gone. Its watches go with it, its session does not.
+    pub fn close(&self, conn: ConnId) {
+        let mut registry = self.registry.lock();
+        let Some(cnxn) = registry.by_id.remove(&conn) else {
+            return;
+        };
+        registry.forget_session(&cnxn);
+        let from_there = registry.by_address.get_mut(&cnxn.peer());
+        match from_there {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                registry.by_address.remove(&cnxn.peer());
+            }
+        }
+        drop(registry);
+        cnxn.shut(self);
+        self.watches.lock().remove_watcher(conn);
+    }
+
+    /// Closes connections that should have a session by now, and those of a read-only server that fell
+    /// silent. Call it about once a second.
+    pub fn sweep(&self, now: Instant) {
+        let registry = self.registry.lock();
+        for cnxn in registry.by_id.values() {
+            let mut lane = cnxn.lane().lock();
+            let stale = match lane.phase {
+                Phase::Fresh => {
+                    now.ms_since(cnxn.established()) >= self.options.sessionless_timeout_ms
+                }
+                Phase::Serving => {
+                    lane.read_only
+                        && now.ms_since(cnxn.touch().last()) >= timeout_ms(lane.timeout_ms)
+                }
+                Phase::Waiting { .. } | Phase::Over => false,
+            };
+            if stale {
+                self.outstanding_less(lane.shut());
+                drop(lane);
+                cnxn.wake();
+            }
+        }
+    }
+
+    /// Closes the connection of a session, if it is here (the `kill` of an operator).
+    pub fn close_session_connection(&self, session: SessionId) {
+        let cnxn = self.registry.lock().by_session.remove(&session);
+        if let Some(cnxn) = cnxn {
+            cnxn.shut(self);
+            cnxn.wake();
+        }
+    }
+
+    /// Takes deliveries into the tree, in order, and tells the clients.
+    pub fn apply(&self, deliveries: &[Delivery], now: Now) {
+        let mut tree = self.tree.write();
+        let mut batch = Batch {
+            server: self,
+            registry: self.registry.lock(),
+            woken: Vec::new(),
+            watchers: Vec::new(),
+            tally: Tally::default(),
+            now: now.instant,
+        };
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Txn(record) => batch.txn(&mut tree, record),
+                Delivery::SyncDone { session, cxid } => batch.sync_done(&tree, *session, *cxid),
+                Delivery::Revalidated { session, valid } => batch.revalidated(*session, *valid),
+            }
+        }
+        let Batch {
+            registry,
+            woken,
+            tally,
+            ..
+        } = batch;
+        drop(registry);
+        drop(tree);
+        self.count(&tally);
+        for cnxn in woken {
+            cnxn.wake();
+        }
+    }
+
+    /// Counts of the whole server.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let connections = self.registry.lock().by_id.len() as u64;
+        ServerStats {
+            outstanding: self.outstanding() as u64,
+            connections,
+            ..*self.stats.lock()
+        }
+    }
+
+    /// Starts counting anew (`srst`).
+    pub fn reset_stats(&self) {
+        *self.stats.lock() = ServerStats::default();
+    }
+
+    /// Starts counting anew for every connection (`crst`).
+    pub fn reset_connection_stats(&self) {
+        for cnxn in self.registry.lock().by_id.values() {
+            cnxn.reset_stats();
+        }
+    }
+
+    /// Every connection, oldest first.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionStats> {
+        let registry = self.registry.lock();
+        registry.by_id.values().map(|cnxn| cnxn.stats()).collect()
+    }
+
+    /// Requests that wait in lanes.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn outstanding_more(&self, count: usize) {
+        if count > 0 {
+            self.outstanding.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn outstanding_less(&self, count: usize) {
+        if count > 0 {
+            self.outstanding.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count(&self, tally: &Tally) {
+        if tally.received == 0 && tally.sent == 0 {
+            return;
+        }
+        let mut stats = self.stats.lock();
+        stats.packets_received += tally.received;
+        stats.packets_sent += tally.sent;
+        stats.latency.merge(&tally.latency);
+    }
+
+    /// Judges the first frame of a connection (client-protocol facts, section 2). Whatever is refused
+    /// before the password is looked at is refused by closing without a byte.
+    pub(super) fn handshake(
+        &self,
+        cnxn: &ServerCnxn,
+        request: &ConnectRequest,
+        now: Now,
+        submit: &mut Vec<Submit>,
+    ) -> Flow {
+        let mode = self.mode();
+        let read_only = mode == Mode::ReadOnly;
+        let last_zxid = self.tree.read().last_processed_zxid();
+        if mode == Mode::Stopped
+            || (read_only && request.read_only != Some(true))
+            || request.last_zxid_seen > last_zxid
+        {
+            return cnxn.shut(self);
+        }
+        let timeout_ms = request.timeout_ms.clamp(
+            self.options.min_session_timeout_ms,
+            self.options.max_session_timeout_ms,
+        );
+        let reattach = request.session_id != SessionId::NONE;
+        if reattach {
+            // Whoever has the session here loses it, even to somebody with a wrong password.
+            self.close_session_connection(request.session_id);
+            let password = auth::session_password(request.session_id);
+            let known = request.passwd.as_deref() == Some(password.as_slice());
+            if known
+                && read_only
+                && self
+                    .tree
+                    .read()
+                    .sessions()
+                    .contains_key(&request.session_id)
+            {
+                return cnxn.shut(self);
+            }
+            if !known || read_only {
+                let mut lane = cnxn.lane().lock();
+                lane.read_only = read_only;
+                lane.connected(SessionId::NONE, request.read_only.is_some());
+                return Flow::Close;
+            }
+        }
+        let session = if reattach {
+            request.session_id
+        } else {
+            self.allocate_session()
+        };
+        cnxn.touch().assign(session, timeout_ms);
+        let phase = Phase::Waiting {
+            reattach,
+            says_read_only: request.read_only.is_some(),
+        };
+        if !self.register(cnxn, session, timeout_ms, phase) {
+            return cnxn.shut(self);
+        }
+        if read_only {
+            self.touches.touch(cnxn.touch(), now.instant);
+            let mut lane = cnxn.lane().lock();
+            lane.read_only = true;
+            lane.connected(session, request.read_only.is_some());
+            return Flow::Read;
+        }
+        submit.push(if reattach {
+            Submit::Revalidate {
+                session,
+                timeout_ms,
+            }
+        } else {
+            Submit::Request(Request {
+                session,
+                cxid: Xid(0),
+                op: OpCode::CreateSession,
+                payload: timeout_ms.to_be_bytes().to_vec().into(),
+                ids: Arc::clone(&cnxn.lane().lock().ids),
+                origin: Origin::Local,
+            })
+        });
+        Flow::Hold
+    }
+
+    /// Notes that `session` talks through `cnxn`; false if the server stopped meanwhile or the
+    /// connection is gone.
+    fn register(
+        &self,
+        cnxn: &ServerCnxn,
+        session: SessionId,
+        timeout_ms: i32,
+        phase: Phase,
+    ) -> bool {
+        let mut registry = self.registry.lock();
+        let Some(shared) = registry.by_id.get(&cnxn.id()).cloned() else {
+            return false;
+        };
+        let mut lane = cnxn.lane().lock();
+        if lane.phase != Phase::Fresh || self.mode() == Mode::Stopped {
+            return false;
+        }
+        lane.phase = phase;
+        lane.session = session;
+        lane.timeout_ms = timeout_ms;
+        drop(lane);
+        registry.by_session.insert(session, shared);
+        true
+    }
+
+    fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::Acquire) {
+            1 => Mode::Serving,
+            2 => Mode::ReadOnly,
+            _ => Mode::Stopped,
+        }
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Release);
+    }
+}
+
+fn timeout_ms(timeout_ms: i32) -> u64 {
+    u64::try_from(timeout_ms).unwrap_or(0)
+}
+
+impl Registry {
+    /// The session of `cnxn` has no connection here any more, unless it has another one by now.
+    fn forget_session(&mut self, cnxn: &ServerCnxn) {
+        let session = cnxn.session();
+        let ours = self
+            .by_session
+            .get(&session)
+            .is_some_and(|current| current.id() == cnxn.id());
+        if ours {
+            self.by_session.remove(&session);
+        }
+    }
+}
+
+/// One call of [`ZkServer::apply`].
+struct Batch<'a> {
+    server: &'a ZkServer,
+    registry: MutexGuard<'a, Registry>,
+    /// Connections to wake at the end.
+    woken: Vec<Arc<ServerCnxn>>,
+    /// Filled and emptied for every event.
+    watchers: Vec<ConnId>,
+    tally: Tally,
+    now: Instant,
+}
+
+impl TriggerSink for Batch<'_> {
+    /// A one-shot watch is used up even if its owner may not hear of the event.
+    fn trigger(&mut self, kind: EventKind, path: &str, acl: &[Acl], zxid: Zxid) {
+        self.watchers.clear();
+        let mut watches = self.server.watches.lock();
+        watches.trigger(kind, path, &mut self.watchers);
+        drop(watches);
+        for conn in &self.watchers {
+            let Some(cnxn) = self.registry.by_id.get(conn) else {
+                continue;
+            };
+            let mut lane = cnxn.lane().lock();
+            let auth = &self.server.options.auth;
+            if lane.phase == Phase::Over || !auth.permits(acl, perms::READ, &lane.ids) {
+                continue;
+            }
+            lane.event(|out| reply::event(out, kind, path, zxid));
+            self.tally.sent += 1;
+            note_wake(&mut lane, cnxn, &mut self.woken);
+        }
+    }
+}
+
+fn note_wake(lane: &mut Lane, cnxn: &Arc<ServerCnxn>, woken: &mut Vec<Arc<ServerCnxn>>) {
+    if lane.needs_wake() {
+        woken.push(Arc::clone(cnxn));
+    }
+}
+
+impl Batch<'_> {
+    fn txn(&mut self, tree: &mut DataTree, record: &TxnRecord) {
+        let applied = tree.apply(record, self);
+        let header = &record.header;
+        let session = header.client_id;
+        let Some(cnxn) = self.registry.by_session.get(&session).cloned() else {
+            return;
+        };
+        let mut lane = cnxn.lane().lock();
+        let closes = header.kind == OpCode::CloseSession.code();
+        if header.kind == OpCode::CreateSession.code() {
+            let Phase::Waiting {
+                reattach: false,
+                says_read_only,
+            } = lane.phase
+            else {
+                return;
+            };
+            lane.connected(session, says_read_only);
+            self.tally.sent += 1;
+        } else {
+            let reads = Reads {
+                tree,
+                watches: &self.server.watches,
+                auth: &self.server.options.auth,
+                conn: cnxn.id(),
+            };
+            let left = lane.txn_applied(
+                &reads,
+                header.cxid,
+                header.zxid,
+                closes,
+                &applied,
+                self.now,
+                &mut self.tally,
+            );
+            self.server.outstanding_less(left);
+            if closes {
+                self.server.outstanding_less(lane.shut());
+            } else if left == 0 {
+                return;
+            }
+        }
+        note_wake(&mut lane, &cnxn, &mut self.woken);
+        let over = lane.phase == Phase::Over;
+        drop(lane);
+        if over && closes {
+            self.registry.by_session.remove(&session);
+        }
+    }
+
+    fn sync_done(&mut self, tree: &DataTree, session: SessionId, cxid: Xid) {
+        let Some(cnxn) = self.registry.by_session.get(&session) else {
+            return;
+        };
+        let mut lane = cnxn.lane().lock();
+        let reads = Reads {
+            tree,
+            watches: &self.server.watches,
+            auth: &self.server.options.auth,
+            conn: cnxn.id(),
+        };
+        let left = lane.sync_done(&reads, cxid, self.now, &mut self.tally);
+        self.server.outstanding_less(left);
+        if left > 0 {
+            note_wake(&mut lane, cnxn, &mut self.woken);
+        }
+    }
+
+    fn revalidated(&mut self, session: SessionId, valid: bool) {
+        let Some(cnxn) = self.registry.by_session.get(&session).cloned() else {
+            return;
+        };
+        let mut lane = cnxn.lane().lock();
+        let Phase::Waiting {
+            reattach: true,
+            says_read_only,
+        } = lane.phase
+        else {
+            return;
+        };
+        lane.connected(
+            if valid { session } else { SessionId::NONE },
+            says_read_only,
+        );
+        self.tally.sent += 1;
+        note_wake(&mut lane, &cnxn, &mut self.woken);
+        drop(lane);
+        if !valid {
+            self.registry.by_session.remove(&session);
+        }
+    }
+}
