@@ -6,6 +6,9 @@
 //! microseconds of the system's monotonic clock, so that the feeds of all servers of one machine can be
 //! laid over one another. Names are stable; fields are only ever added.
 
+use std::path::PathBuf;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// The state of a server in ZooKeeper's words.
@@ -165,4 +168,44 @@ pub struct FeedLine {
     /// The event.
     #[serde(flatten)]
     pub event: PeerEvent,
+}
+
+/// Where the feed is to be written, as `--events` says it: a path, or `fd:N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedTarget {
+    /// A file, appended to, or a FIFO.
+    Path(PathBuf),
+    /// A file descriptor that the parent process left open for it.
+    Fd(i32),
+}
+
+impl FromStr for FeedTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("fd:") {
+            None if text.is_empty() => Err("expected a path, or fd:N".into()),
+            None => Ok(Self::Path(text.into())),
+            Some(number) => match number.parse() {
+                Ok(fd) if fd > 2 => Ok(Self::Fd(fd)),
+                _ => Err(format!(
+                    "{number:?} is not a descriptor: expected a number above 2, the standard streams"
+                )),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feed_targets() {
+        assert_eq!("fd:7".parse(), Ok(FeedTarget::Fd(7)));
+        assert_eq!("a/b".parse(), Ok(FeedTarget::Path("a/b".into())));
+        for text in ["", "fd:", "fd:2", "fd:-1", "fd:x"] {
+            assert!(text.parse::<FeedTarget>().is_err(), "{text:?}");
+        }
+    }
 }

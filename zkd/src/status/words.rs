@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
-use crate::config::{Config, FourLetterWord, LearnerType};
+use crate::config::{Config, FourLetterWord, LearnerType, canonical_host, delimited};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::record::opcode::OpCode;
@@ -159,9 +160,18 @@ fn connections(connections: &[ConnectionStatus]) -> String {
 fn short(connection: &ConnectionStatus) -> String {
     let interest = u8::from(connection.reading) + 4 * u8::from(connection.writing);
     format!(
-        "/{}[{interest}](queued={},recved={},sent={}",
-        connection.peer, connection.queued, connection.received, connection.sent
+        "{}[{interest}](queued={},recved={},sent={}",
+        remote(connection.peer),
+        connection.queued,
+        connection.received,
+        connection.sent
     )
+}
+
+/// An address as Java prints one that was never a name: `/127.0.0.1:40676`, `/[0:0:0:0:0:0:0:1]:40677`.
+fn remote(peer: SocketAddr) -> String {
+    let host = canonical_host(&peer.ip().to_string());
+    format!("/{}:{}", delimited(&host), peer.port())
 }
 
 /// A mean without its fraction, as Java's division of integers leaves it.
@@ -324,7 +334,7 @@ fn dump(status: &Status) -> String {
             .session
             .as_ref()
             .map_or(SessionId::NONE, |session| session.id);
-        let text = format!("ip: /{} sessionId: {session}", connection.peer);
+        let text = format!("ip: {} sessionId: {session}", remote(connection.peer));
         (connection.expires_wall_ms, text)
     });
     expiry_groups(&mut out, "Connections", connections.collect());
