@@ -30,6 +30,7 @@ pub mod watch;
 pub mod election;
 pub mod pipeline;
 pub mod storage;
+pub mod zab;
 
 // Floor 5: the server.
 pub mod status;
