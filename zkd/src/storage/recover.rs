@@ -69,19 +69,10 @@ pub(super) fn load<D: Disk>(
         tree: DataTree::new(),
         digest: None,
     });
-    let mismatch = digest
-        .filter(|(zxid, digest)| Some(*zxid) == base && *digest != tree.digest())
-        .filter(|(zxid, _)| *zxid != Zxid::ZERO && options.digest_enabled)
-        .map(|(zxid, expected)| RecoveryNote::DigestMismatch {
-            zxid,
-            found: tree.digest(),
-            expected,
-        });
     let replay = Replay {
         last: base.unwrap_or(Zxid::ZERO),
-        // Before that zxid the tree is not the tree of any moment.
-        fuzzy_until: digest.filter(|(zxid, _)| *zxid != Zxid::ZERO && Some(*zxid) >= base),
-        mismatch,
+        fuzzy_until: digest.map_or(Zxid::ZERO, |(zxid, _)| zxid),
+        mismatch: None,
         repeated: None,
         recent: VecDeque::new(),
         recent_max: options.commit_log_count,
@@ -150,8 +141,9 @@ fn refuse_without_snapshot<D: Disk>(
 struct Replay {
     tree: DataTree,
     last: Zxid,
-    /// The snapshot's digest trailer: no digest is compared before its zxid.
-    fuzzy_until: Option<(Zxid, i64)>,
+    /// Up to the zxid of the snapshot's digest the tree is that of no moment, and no digest is
+    /// compared. Nor is the snapshot's own: Apache writes it while the next txn is being applied.
+    fuzzy_until: Zxid,
     /// The first mismatch.
     mismatch: Option<RecoveryNote>,
     /// The first skipped zxid and how many there were.
@@ -242,31 +234,19 @@ impl Replay {
         Ok(())
     }
 
-    /// Compares the tree's digest with the leader's after a txn, or with the snapshot's where that
-    /// one holds.
+    /// Compares the tree's digest with the leader's after a txn.
     fn compare(&mut self, zxid: Zxid, of_txn: Option<TxnDigest>) {
-        let of_snapshot = match self.fuzzy_until {
-            Some((until, _)) if zxid < until => return,
-            Some((until, digest)) => {
-                self.fuzzy_until = None;
-                (zxid == until).then_some(digest)
-            }
-            None => None,
-        };
-        let of_txn = of_txn
-            .filter(|digest| digest.version == DIGEST_VERSION)
-            .map(|digest| digest.tree_digest);
+        if zxid <= self.fuzzy_until || self.mismatch.is_some() {
+            return;
+        }
         let found = self.tree.digest();
-        let wrong = of_snapshot.into_iter().chain(of_txn).find(|d| *d != found);
-        if let Some(expected) = wrong
-            && self.mismatch.is_none()
-        {
-            self.mismatch = Some(RecoveryNote::DigestMismatch {
+        self.mismatch = of_txn
+            .filter(|digest| digest.version == DIGEST_VERSION && digest.tree_digest != found)
+            .map(|digest| RecoveryNote::DigestMismatch {
                 zxid,
                 found,
-                expected,
+                expected: digest.tree_digest,
             });
-        }
     }
 }
 
