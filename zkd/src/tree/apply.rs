@@ -201,7 +201,7 @@ impl DataTree {
         if name.is_empty() {
             return Err(ErrorCode::NodeExists); // the root; prep lets no other empty name through
         }
-        let stored = self.arena.get(parent).stat.cversion;
+        let stored = self.arena.get(parent).cversion();
         let cversion = if create.parent_cversion == -1 {
             stored.wrapping_add(1)
         } else {
@@ -254,12 +254,12 @@ impl DataTree {
             return Err(ErrorCode::NoNode); // nobody deletes the root
         }
         // Also where the child is gone already: a fuzzy snapshot may show the parent from before.
-        if zxid > self.arena.get(parent).stat.pzxid {
+        if zxid > self.arena.get(parent).pzxid() {
             self.change_stat(parent, parent_path, |stat| stat.pzxid = zxid);
         }
         let id = self.arena.child(parent, name.as_bytes());
         let id = id.ok_or(ErrorCode::NoNode)?;
-        if self.arena.get(id).child_count > 0 {
+        if self.arena.get(id).child_count() > 0 {
             self.drop_descendants(id);
         }
         let slot = self.arena.get(id).acl;
@@ -296,21 +296,22 @@ impl DataTree {
     ) -> Result<AppliedBody, ErrorCode> {
         let path = txn.path.as_str();
         let id = self.arena.lookup(path).ok_or(ErrorCode::NoNode)?;
-        let counted = digest::is_counted(path);
-        if counted {
-            let digest = self.arena.get(id).digest();
-            self.digest = self.digest.wrapping_sub(digest);
-        }
         let data = txn.data.as_deref();
         let grown = byte_count(data) - byte_count(self.arena.data(id));
+        let counted = digest::is_counted(path);
+        let before = self.arena.get(id).digest();
         self.arena.set_data(id, data);
         let node = self.arena.get_mut(id);
-        node.stat.mtime = header.time;
-        node.stat.mzxid = header.zxid;
-        node.stat.version = txn.version;
+        node.set_stat(&StatPersisted {
+            mtime: header.time,
+            mzxid: header.zxid,
+            version: txn.version,
+            ..node.stat()
+        });
         if counted {
             node.crc = digest::path_data_crc(path, data);
-            self.digest = self.digest.wrapping_add(node.digest());
+            let after = node.digest();
+            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
         }
         self.data_size += grown;
         let (stat, acl) = (self.stat_of(id), self.arena.get(id).acl);

@@ -12,6 +12,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::acl::AclId;
 use super::digest;
+use super::payload::{Payloads, Place};
+use crate::ids::Zxid;
 use crate::record::data::StatPersisted;
 
 /// The slot of a znode.
@@ -28,10 +30,19 @@ const CHUNK: usize = 1 << CHUNK_BITS;
 /// Parts of the index; each grows alone, so that no single create pays for rehashing everything.
 const SHARDS: usize = 64;
 
-/// One znode.
+/// One znode: 96 bytes. The fields of its Stat stand singly, since padding them to a whole would cost
+/// every znode another eight.
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) stat: StatPersisted,
+    czxid: Zxid,
+    mzxid: Zxid,
+    pzxid: Zxid,
+    ctime: i64,
+    mtime: i64,
+    ephemeral_owner: i64,
+    version: i32,
+    cversion: i32,
+    aversion: i32,
     pub(super) acl: AclId,
     /// CRC-32 of path and data, the part of the digest that a changed Stat leaves alone.
     pub(super) crc: u32,
@@ -40,13 +51,19 @@ pub(super) struct Node {
     pub(super) next: NodeId,
     /// The sibling before; of a first child the *last* sibling, which makes appending cheap.
     prev: NodeId,
-    pub(super) child_count: u32,
-    name_len: u32,
-    has_data: bool,
-    pub(super) alive: bool,
-    /// Name, then data.
-    payload: Box<[u8]>,
+    /// Number of children, and [`DEAD`] and [`NULL_DATA`].
+    children: u32,
+    /// Length of the name, name, data.
+    payload: Place,
 }
+
+/// In [`Node::children`]: the slot is free, or will be when the last walk ends.
+const DEAD: u32 = 1 << 31;
+/// In [`Node::children`]: the data are null, which is not empty.
+const NULL_DATA: u32 = 1 << 30;
+const CHILDREN_MAX: u32 = NULL_DATA - 1;
+/// In the first byte of a payload: the length of the name has four bytes, not one.
+const LONG_NAME: u32 = 1 << 31;
 
 /// Proof that somebody walks the arena in steps; see the law above.
 pub(super) type Walk = Arc<()>;
@@ -58,6 +75,7 @@ pub(super) struct Arena {
     free: Vec<NodeId>,
     /// Freed while a walk was held.
     quarantine: Vec<NodeId>,
+    payloads: Payloads,
     shards: Vec<HashTable<NodeId>>,
     hash: DefaultHashBuilder,
     walk: Walk,
@@ -66,17 +84,18 @@ pub(super) struct Arena {
 
 impl Arena {
     /// An arena with nothing but a root.
-    pub(super) fn new(root_stat: StatPersisted, data: Option<&[u8]>, acl: AclId) -> Self {
+    pub(super) fn new(root_stat: &StatPersisted, data: Option<&[u8]>, acl: AclId) -> Self {
         let mut arena = Self {
             chunks: Vec::new(),
             free: Vec::new(),
             quarantine: Vec::new(),
+            payloads: Payloads::default(),
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
             hash: DefaultHashBuilder::default(),
             walk: Arc::new(()),
             live: 0,
         };
-        let root = arena.put(Node::new("", data, NONE, root_stat, acl));
+        let root = arena.put("", data, NONE, root_stat, acl);
         arena.get_mut(root).crc = digest::path_data_crc("", data);
         arena.live = 1;
         arena
@@ -101,34 +120,36 @@ impl Arena {
     }
 
     pub(super) fn name(&self, id: NodeId) -> &str {
-        std::str::from_utf8(self.get(id).name()).expect("names are copied from str")
+        std::str::from_utf8(self.name_and_data(id).0).expect("names are copied from str")
     }
 
     pub(super) fn data(&self, id: NodeId) -> Option<&[u8]> {
-        let node = self.get(id);
-        node.has_data
-            .then(|| &node.payload[node.name_len as usize..])
+        let has_data = self.get(id).children & NULL_DATA == 0;
+        has_data.then(|| self.name_and_data(id).1)
     }
 
     /// Replaces the data; the caller renews the CRC.
     pub(super) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>) {
-        let node = self.get_mut(id);
-        let len = data.unwrap_or_default().len();
-        node.has_data = data.is_some();
-        if node.payload.len() == node.name_len as usize + len {
-            let at = node.name_len as usize;
-            node.payload[at..].copy_from_slice(data.unwrap_or_default());
+        let place = self.get(id).payload;
+        let bytes = data.unwrap_or_default();
+        let head = Payloads::len(place) - self.name_and_data(id).1.len();
+        if Payloads::len(place) == head + bytes.len() {
+            self.payloads.get_mut(place)[head..].copy_from_slice(bytes);
         } else {
-            node.payload = payload(node.name(), data.unwrap_or_default());
+            let name = self.payloads.get(place)[..head].to_vec();
+            self.payloads.remove(place);
+            self.get_mut(id).payload = self.payloads.insert([&name, &[], bytes]);
         }
+        let node = self.get_mut(id);
+        node.children &= !NULL_DATA;
+        node.children |= null_flag(data);
     }
 
     pub(super) fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        let hash = self.hash_of(parent, name);
+        let hash = hash_of(&self.hash, parent, name);
         self.shards[shard(hash)]
             .find(hash, |&id| {
-                let node = self.get(id);
-                node.parent == parent && node.name() == name
+                self.get(id).parent == parent && self.name_and_data(id).0 == name
             })
             .copied()
     }
@@ -150,10 +171,10 @@ impl Arena {
         parent: NodeId,
         name: &str,
         data: Option<&[u8]>,
-        stat: StatPersisted,
+        stat: &StatPersisted,
         acl: AclId,
     ) -> NodeId {
-        let id = self.put(Node::new(name, data, parent, stat, acl));
+        let id = self.put(name, data, parent, stat, acl);
         let first = self.get(parent).first_child;
         if first == NONE {
             self.get_mut(parent).first_child = id;
@@ -163,12 +184,18 @@ impl Arena {
             self.get_mut(last).next = id;
             self.get_mut(id).prev = last;
         }
-        self.get_mut(parent).child_count += 1;
-        let hash = self.hash_of(parent, name.as_bytes());
-        let (chunks, hasher) = (&self.chunks, &self.hash);
+        let count = self.get(parent).child_count() + 1;
+        assert!(
+            count <= CHILDREN_MAX,
+            "a thousand million children of one znode"
+        );
+        self.get_mut(parent).children += 1;
+        let hash = hash_of(&self.hash, parent, name.as_bytes());
+        let (chunks, payloads, hasher) = (&self.chunks, &self.payloads, &self.hash);
         self.shards[shard(hash)].insert_unique(hash, id, |&other| {
             let node = &chunks[(other >> CHUNK_BITS) as usize][other as usize % CHUNK];
-            hash_with(hasher, node.parent, node.name())
+            let (name, _) = split_payload(payloads.get(node.payload));
+            hash_of(hasher, node.parent, name)
         });
         self.live += 1;
         id
@@ -178,11 +205,11 @@ impl Arena {
     pub(super) fn remove(&mut self, id: NodeId) {
         let node = self.get(id);
         assert!(
-            id != ROOT && node.alive && node.child_count == 0,
+            id != ROOT && node.is_alive() && node.child_count() == 0,
             "only a live leaf is removed"
         );
         let (parent, next, prev) = (node.parent, node.next, node.prev);
-        let hash = self.hash_of(parent, node.name());
+        let hash = hash_of(&self.hash, parent, self.name_and_data(id).0);
         let entry = self.shards[shard(hash)].find_entry(hash, |&other| other == id);
         entry.expect("every live znode is in the index").remove();
         let first = self.get(parent).first_child;
@@ -196,11 +223,11 @@ impl Arena {
         } else if first != id {
             self.get_mut(first).prev = prev;
         }
-        self.get_mut(parent).child_count -= 1;
+        self.get_mut(parent).children -= 1;
         let node = self.get_mut(id);
-        node.alive = false;
-        node.payload = Box::default();
-        node.name_len = 0;
+        node.children |= DEAD;
+        let place = std::mem::take(&mut node.payload);
+        self.payloads.remove(place);
         self.live -= 1;
         if Arc::strong_count(&self.walk) > 1 {
             self.quarantine.push(id);
@@ -233,7 +260,7 @@ impl Arena {
     /// The live sibling after `id`, which may be deleted itself if a walk has been held since.
     pub(super) fn next_live(&self, id: NodeId) -> NodeId {
         let mut next = self.get(id).next;
-        while next != NONE && !self.get(next).alive {
+        while next != NONE && !self.get(next).is_alive() {
             next = self.get(next).next;
         }
         next
@@ -259,7 +286,37 @@ impl Arena {
         }
     }
 
-    fn put(&mut self, node: Node) -> NodeId {
+    fn put(
+        &mut self,
+        name: &str,
+        data: Option<&[u8]>,
+        parent: NodeId,
+        stat: &StatPersisted,
+        acl: AclId,
+    ) -> NodeId {
+        let mut len = [0; 4];
+        let len = name_len_bytes(name.len(), &mut len);
+        let payload = (self.payloads).insert([len, name.as_bytes(), data.unwrap_or_default()]);
+        let mut node = Node {
+            czxid: Zxid::ZERO,
+            mzxid: Zxid::ZERO,
+            pzxid: Zxid::ZERO,
+            ctime: 0,
+            mtime: 0,
+            ephemeral_owner: 0,
+            version: 0,
+            cversion: 0,
+            aversion: 0,
+            acl,
+            crc: 0,
+            parent,
+            first_child: NONE,
+            next: NONE,
+            prev: NONE,
+            children: null_flag(data),
+            payload,
+        };
+        node.set_stat(stat);
         if self.free.is_empty() && Arc::strong_count(&self.walk) == 1 {
             self.free.append(&mut self.quarantine);
         }
@@ -278,50 +335,99 @@ impl Arena {
             .expect("fewer than four thousand million znodes")
     }
 
-    fn hash_of(&self, parent: NodeId, name: &[u8]) -> u64 {
-        hash_with(&self.hash, parent, name)
+    fn name_and_data(&self, id: NodeId) -> (&[u8], &[u8]) {
+        split_payload(self.payloads.get(self.get(id).payload))
     }
 }
 
 impl Node {
-    fn new(
-        name: &str,
-        data: Option<&[u8]>,
-        parent: NodeId,
-        stat: StatPersisted,
-        acl: AclId,
-    ) -> Self {
-        Self {
-            stat,
-            acl,
-            crc: 0,
-            parent,
-            first_child: NONE,
-            next: NONE,
-            prev: NONE,
-            child_count: 0,
-            name_len: u32::try_from(name.len()).expect("a name is shorter than its frame"),
-            has_data: data.is_some(),
-            alive: true,
-            payload: payload(name.as_bytes(), data.unwrap_or_default()),
+    pub(super) fn stat(&self) -> StatPersisted {
+        StatPersisted {
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            ctime: self.ctime,
+            mtime: self.mtime,
+            version: self.version,
+            cversion: self.cversion,
+            aversion: self.aversion,
+            ephemeral_owner: self.ephemeral_owner,
+            pzxid: self.pzxid,
         }
     }
 
-    fn name(&self) -> &[u8] {
-        &self.payload[..self.name_len as usize]
+    pub(super) fn set_stat(&mut self, stat: &StatPersisted) {
+        self.czxid = stat.czxid;
+        self.mzxid = stat.mzxid;
+        self.ctime = stat.ctime;
+        self.mtime = stat.mtime;
+        self.version = stat.version;
+        self.cversion = stat.cversion;
+        self.aversion = stat.aversion;
+        self.ephemeral_owner = stat.ephemeral_owner;
+        self.pzxid = stat.pzxid;
+    }
+
+    pub(super) fn czxid(&self) -> Zxid {
+        self.czxid
+    }
+
+    pub(super) fn pzxid(&self) -> Zxid {
+        self.pzxid
+    }
+
+    pub(super) fn cversion(&self) -> i32 {
+        self.cversion
+    }
+
+    pub(super) fn ephemeral_owner(&self) -> i64 {
+        self.ephemeral_owner
+    }
+
+    pub(super) fn child_count(&self) -> u32 {
+        self.children & CHILDREN_MAX
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.children & DEAD == 0
     }
 
     /// What this znode adds to the digest if it counts.
     pub(super) fn digest(&self) -> i64 {
-        digest::stat_digest(self.crc, &self.stat)
+        digest::stat_digest(self.crc, &self.stat())
     }
 }
 
-fn payload(name: &[u8], data: &[u8]) -> Box<[u8]> {
-    [name, data].concat().into()
+fn null_flag(data: Option<&[u8]>) -> u32 {
+    if data.is_none() { NULL_DATA } else { 0 }
 }
 
-fn hash_with(hasher: &DefaultHashBuilder, parent: NodeId, name: &[u8]) -> u64 {
+/// The bytes that say the length of a name: one for the usual ones.
+fn name_len_bytes(len: usize, room: &mut [u8; 4]) -> &[u8] {
+    match u8::try_from(len) {
+        Ok(short) if short < 0x80 => {
+            room[0] = short;
+            &room[..1]
+        }
+        _ => {
+            let long = u32::try_from(len).ok().filter(|len| len & LONG_NAME == 0);
+            *room = (long.expect("a name is shorter than its frame") | LONG_NAME).to_be_bytes();
+            room
+        }
+    }
+}
+
+/// Name and data out of a payload.
+fn split_payload(payload: &[u8]) -> (&[u8], &[u8]) {
+    match payload {
+        [len, rest @ ..] if *len < 0x80 => rest.split_at(usize::from(*len)),
+        [a, b, c, d, rest @ ..] => {
+            rest.split_at((u32::from_be_bytes([*a, *b, *c, *d]) & !LONG_NAME) as usize)
+        }
+        _ => (&[], &[]), // a freed slot
+    }
+}
+
+fn hash_of(hasher: &DefaultHashBuilder, parent: NodeId, name: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
     state.write_u32(parent);
     state.write(name);
@@ -331,4 +437,37 @@ fn hash_with(hasher: &DefaultHashBuilder, parent: NodeId, name: &[u8]) -> u64 {
 /// Bits that the table itself uses neither for its buckets nor for its tags.
 fn shard(hash: u64) -> usize {
     (hash >> 48) as usize % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_znode_is_96_bytes() {
+        assert_eq!(size_of::<Node>(), 96);
+    }
+
+    #[test]
+    fn names_of_any_length() {
+        let mut arena = Arena::new(&StatPersisted::default(), None, 0);
+        for len in [1, 127, 128, 255, 300, 5000, 70_000] {
+            let name = "n".repeat(len);
+            let stat = StatPersisted::default();
+            let id = arena.insert(ROOT, &name, Some(b"data"), &stat, 0);
+            assert_eq!(arena.name(id), name);
+            assert_eq!(arena.data(id), Some(&b"data"[..]));
+            for data in [
+                None,
+                Some(&b""[..]),
+                Some(b"longer data"),
+                Some(b"other  data"),
+            ] {
+                arena.set_data(id, data);
+                assert_eq!((arena.name(id), arena.data(id)), (&*name, data));
+            }
+            assert_eq!(arena.lookup(&format!("/{name}")), Some(id));
+        }
+        assert_eq!(arena.get(ROOT).child_count(), 7);
+    }
 }

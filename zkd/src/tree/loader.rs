@@ -256,7 +256,7 @@ impl DataTree {
     fn replace_restored(&mut self, id: NodeId, node: &StoredNode<'_>, acl: super::AclId) {
         let old = std::mem::replace(&mut self.arena.get_mut(id).acl, acl);
         self.acls.release(old);
-        self.unlist_owned(id, self.arena.get(id).stat.ephemeral_owner);
+        self.unlist_owned(id, self.arena.get(id).ephemeral_owner());
         self.list_owned(id, node.stat.ephemeral_owner);
         self.data_size += byte_count(node.data) - byte_count(self.arena.data(id));
         self.arena.set_data(id, node.data);
@@ -266,7 +266,7 @@ impl DataTree {
             self.digest = self.digest.wrapping_sub(slot.digest());
             slot.crc = super::digest::path_data_crc(&node.path, node.data);
         }
-        slot.stat = node.stat;
+        slot.set_stat(&node.stat);
         if counted {
             self.digest = self.digest.wrapping_add(slot.digest());
         }

@@ -11,6 +11,7 @@ mod arena;
 pub mod digest;
 mod ephemeral;
 mod loader;
+mod payload;
 mod quota;
 mod snapshot;
 
@@ -73,7 +74,7 @@ impl DataTree {
 
     fn with_root(stat: StatPersisted, data: Option<&[u8]>, acl: AclId) -> Self {
         let mut tree = Self {
-            arena: Arena::new(stat, data, acl),
+            arena: Arena::new(&stat, data, acl),
             acls: AclTable::new(),
             sessions: BTreeMap::new(),
             ephemerals: BTreeMap::new(),
@@ -112,7 +113,7 @@ impl DataTree {
         stat: StatPersisted,
         acl: AclId,
     ) -> NodeId {
-        let id = self.arena.insert(parent, name, data, stat, acl);
+        let id = self.arena.insert(parent, name, data, &stat, acl);
         if digest::is_counted(path) {
             let node = self.arena.get_mut(id);
             node.crc = digest::path_data_crc(path, data);
@@ -129,7 +130,7 @@ impl DataTree {
         if digest::is_counted(path) {
             self.digest = self.digest.wrapping_sub(node.digest());
         }
-        let owner = node.stat.ephemeral_owner;
+        let owner = node.ephemeral_owner();
         self.data_size -= path.len() as i64 + byte_count(self.arena.data(id));
         self.unlist_owned(id, owner);
         self.arena.remove(id);
@@ -175,14 +176,18 @@ impl DataTree {
     /// Changes the Stat of the znode at `path` and the digest with it.
     fn change_stat(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut StatPersisted)) {
         let node = self.arena.get_mut(id);
-        if digest::is_counted(path) {
-            let before = node.digest();
-            change(&mut node.stat);
-            let after = node.digest();
-            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
-        } else {
-            change(&mut node.stat);
+        let counted = digest::is_counted(path);
+        let mut stat = node.stat();
+        if counted {
+            let before = digest::stat_digest(node.crc, &stat);
+            self.digest = self.digest.wrapping_sub(before);
         }
+        change(&mut stat);
+        if counted {
+            let after = digest::stat_digest(node.crc, &stat);
+            self.digest = self.digest.wrapping_add(after);
+        }
+        node.set_stat(&stat);
     }
 
     fn add_config_node(&mut self) -> Option<NodeId> {
@@ -206,10 +211,11 @@ impl DataTree {
         let before = byte_count(self.arena.data(id));
         self.arena.set_data(id, Some(text));
         self.data_size += byte_count(Some(text)) - before;
-        let stat = &mut self.arena.get_mut(id).stat;
-        stat.version = -1;
-        stat.mzxid = Zxid(version);
-        stat.mtime = wall_ms;
+        self.change_stat(id, path::CONFIG, |stat| {
+            stat.version = -1;
+            stat.mzxid = Zxid(version);
+            stat.mtime = wall_ms;
+        });
     }
 
     /// Sets the zxid the tree stands at, where a sync or a loaded snapshot says it.
@@ -293,9 +299,10 @@ impl DataTree {
     pub fn reap_candidates(&self, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<String> {
         let due = |id: &NodeId| {
             let node = self.arena.get(*id);
-            let idle = wall_ms.saturating_sub(node.stat.mtime);
-            let due = match EphemeralKind::of(node.stat.ephemeral_owner) {
-                EphemeralKind::Container if node.stat.cversion > 0 => true,
+            let stat = node.stat();
+            let idle = wall_ms.saturating_sub(stat.mtime);
+            let due = match EphemeralKind::of(stat.ephemeral_owner) {
+                EphemeralKind::Container if stat.cversion > 0 => true,
                 EphemeralKind::Container => never_used_ms != 0 && idle > never_used_ms,
                 EphemeralKind::Ttl(ttl_ms) => ttl_ms != 0 && idle > ttl_ms,
                 EphemeralKind::Persistent | EphemeralKind::Ephemeral(_) => false,
@@ -343,7 +350,7 @@ impl<'a> NodeRef<'a> {
     /// What a snapshot stores.
     #[must_use]
     pub fn stat_persisted(self) -> StatPersisted {
-        self.tree.arena.get(self.id).stat
+        self.tree.arena.get(self.id).stat()
     }
 
     /// The ACL; empty (nobody) where a fuzzy snapshot did not tell it.
@@ -361,7 +368,7 @@ impl<'a> NodeRef<'a> {
     /// Number of children.
     #[must_use]
     pub fn child_count(self) -> usize {
-        self.tree.arena.get(self.id).child_count as usize
+        self.tree.arena.get(self.id).child_count() as usize
     }
 
     /// Names of the children, in the order they were created or loaded.
@@ -377,7 +384,7 @@ impl<'a> NodeRef<'a> {
     /// The stored owner, see [`EphemeralKind::of`].
     #[must_use]
     pub fn ephemeral_owner(self) -> i64 {
-        self.tree.arena.get(self.id).stat.ephemeral_owner
+        self.tree.arena.get(self.id).ephemeral_owner()
     }
 
     /// How long it lives.
@@ -397,7 +404,7 @@ impl<'a> NodeRef<'a> {
 impl DataTree {
     fn stat_of(&self, id: NodeId) -> Stat {
         let node = self.arena.get(id);
-        let (stat, children) = (&node.stat, node.child_count.cast_signed());
+        let (stat, children) = (node.stat(), node.child_count().cast_signed());
         Stat {
             czxid: stat.czxid,
             mzxid: stat.mzxid,

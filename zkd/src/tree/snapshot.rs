@@ -86,13 +86,13 @@ impl Walking {
     fn advance(&mut self, tree: &DataTree) -> bool {
         let arena = &tree.arena;
         let shown = |mut id: NodeId| {
-            while id != NONE && arena.get(id).stat.czxid > self.start {
+            while id != NONE && arena.get(id).czxid() > self.start {
                 id = arena.next_live(id);
             }
             id
         };
         let here = arena.get(self.at);
-        if here.alive {
+        if here.is_alive() {
             let child = shown(here.first_child);
             if child != NONE {
                 self.at = child;
@@ -137,7 +137,7 @@ fn write_node(tree: &DataTree, id: NodeId, path: &str, out: &mut Vec<u8>) {
     out.string(path);
     out.buffer(tree.arena.data(id));
     out.long(tree.acls.key(node.acl));
-    node.stat.encode(&mut out);
+    node.stat().encode(&mut out);
 }
 
 fn count(len: usize) -> i32 {
