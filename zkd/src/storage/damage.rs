@@ -60,12 +60,16 @@ pub(super) fn judge(
         return judge_zero_length(file, size, offset);
     }
     let end = offset + count + FRAME_LEN as u64;
-    if lost_sector(file, size, offset, end)? {
+    let next = find_record(file, offset + 1, size)?;
+    // No record lies inside another: then it is the length that is wrong, and too large. A tear
+    // only ever makes it smaller.
+    let overlaps = next.is_some_and(|next| next < end);
+    if !overlaps && lost_sector(file, size, offset, end)? {
         return Ok(Verdict::Torn);
     }
-    if let Some(next) = find_record(file, offset + 1, size)? {
+    if let Some(next) = next {
         let what = if end > size {
-            format!("a record of {count} bytes that would reach past the end of the file")
+            format!("a record of {count} bytes, which would reach past the end of the file")
         } else {
             "a record whose checksum or end mark is wrong".to_owned()
         };

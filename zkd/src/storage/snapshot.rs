@@ -370,13 +370,16 @@ impl Encoder {
     }
 }
 
+/// The digest of a tree and the zxid at which it was that.
+type DigestAt = (Zxid, i64);
+
 /// A snapshot read back.
 #[derive(Debug)]
 pub(super) struct Loaded {
     /// Its last processed zxid is the snapshot's name.
     pub tree: DataTree,
     /// The digest trailer, if there is one of the known formula.
-    pub digest: Option<(Zxid, i64)>,
+    pub digest: Option<DigestAt>,
 }
 
 /// Reads and checks a whole snapshot.
@@ -498,7 +501,7 @@ impl<F: DiskFile> Input<F> {
 
     /// Reads the trailers there are; gives the digest. What follows them was written by something
     /// newer and is ignored.
-    fn trailers(&mut self) -> Result<Option<(Zxid, i64)>, StorageError> {
+    fn trailers(&mut self) -> Result<Option<DigestAt>, StorageError> {
         let sum = self.adler.clone();
         let bytes = self.take(TRAILERS_MAX)?;
         if bytes.is_empty() {
@@ -524,7 +527,7 @@ impl<F: DiskFile> Input<F> {
 fn digest_trailer<'a>(
     bytes: &'a [u8],
     sum: &mut Adler32,
-) -> Result<(Option<(Zxid, i64)>, &'a [u8]), String> {
+) -> Result<(Option<DigestAt>, &'a [u8]), String> {
     let mut reader = Reader::new(bytes);
     let mut read = || -> Result<_, DecodeError> {
         let zxid = Zxid(reader.long("digest zxid")?);

@@ -99,11 +99,6 @@ impl TestDisk {
         self.0.lock().unwrap()
     }
 
-    /// Changing calls so far.
-    pub(super) fn calls(&self) -> u64 {
-        self.state().calls
-    }
-
     /// Makes the `at`-th changing call from now on and all later ones fail, the first half-done.
     pub(super) fn die_at(&self, at: u64, seed: u64) {
         let mut state = self.state();

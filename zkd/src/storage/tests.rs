@@ -1,11 +1,15 @@
 //! Storage against real directories of Apache ZooKeeper (`testdata/storage`), against damage, and
 //! against a disk that dies at every call.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::test_disk::TestDisk;
 use super::txn_log::{FileReader, Step};
 use super::*;
+use crate::ids::{SessionId, Xid};
+use crate::jute::Record;
+use crate::record::txn::{CreateTxn, Txn, TxnHeader, TxnRecord};
 
 /// `preAllocSize` of the captured servers.
 const PREALLOC: u64 = 16 * 1024;
@@ -151,4 +155,834 @@ fn packed_snapshots_are_read() {
             "a server that stands alone has no epochs"
         );
     }
+}
+
+/// The bytes Apache wrote, written again.
+#[test]
+fn logs_are_written_as_apache_does() {
+    for (dir, name) in [
+        ("A-393/s1", "log.100000001"),
+        ("A-393/s2", "log.300000045"),
+        ("A-380/s3", "log.30000002b"),
+        ("G-393/gz", "log.1"),
+    ] {
+        let apache = captured(dir);
+        let records = raw_records(&apache, name);
+        let disk = TestDisk::new();
+        let mut writer = LogWriter::new(disk.clone(), PREALLOC, true);
+        for (count, record) in records.iter().enumerate() {
+            writer.append(record.zxid, &record.txn).unwrap();
+            if count % 7 == 0 {
+                writer.sync().unwrap();
+            }
+        }
+        writer.sync().unwrap();
+        assert_eq!(disk.names(Dir::Log), [name]);
+        assert!(
+            disk.get(Dir::Log, name) == apache.get(Dir::Log, name),
+            "{dir}/{name}"
+        );
+    }
+}
+
+#[test]
+fn snapshots_are_written_as_apache_does() {
+    // Those whose sessions and ACLs Java's hash maps happened to put in ascending order, and whose
+    // tree stood still.
+    for (dir, zxid) in [
+        ("A-393/s1", 0),
+        ("A-393/s1", 0x1_0000_002f),
+        ("A-393/s2", 0x2_0000_002c),
+        ("A-393/s3", 0x1_0000_005a),
+        ("A-393/s4", 0x2_0000_0025),
+        ("L-393/after-trunc-s3", 0x1_0000_0029),
+    ] {
+        let apache = captured(dir);
+        let file = snapshot::list(&apache)
+            .unwrap()
+            .into_iter()
+            .find(|file| file.zxid == Zxid(zxid))
+            .unwrap();
+        let loaded = snapshot::load(&apache, &file).unwrap();
+        let disk = TestDisk::new();
+        let name = snapshot::write_tree(&disk, &loaded.tree, file.zxid, &options()).unwrap();
+        assert_eq!(name, file.name);
+        assert!(
+            disk.get(Dir::Snap, &name) == apache.get(Dir::Snap, &name),
+            "{dir}/{name}"
+        );
+    }
+}
+
+#[test]
+fn every_compression_comes_back() {
+    let tree = clean(&captured("A-393/s2")).tree;
+    for compression in [Compression::None, Compression::Gzip, Compression::Snappy] {
+        for digest_enabled in [true, false] {
+            let disk = TestDisk::new();
+            let options = StorageOptions {
+                compression,
+                digest_enabled,
+                distributed: false,
+                ..options()
+            };
+            let mut storage = Storage::open(disk.clone(), options.clone()).unwrap().0;
+            let name = storage.write_snapshot(&tree).unwrap();
+            assert!(!disk.names(Dir::Snap).iter().any(|n| n.ends_with(".tmp")));
+            assert_eq!(snapshot::implausible(&disk, &name).unwrap(), None);
+            let (_, recovered) = Storage::open(disk, options).unwrap();
+            assert_eq!(recovered.notes, []);
+            assert_eq!(recovered.snapshot_zxid, tree.last_processed_zxid());
+            assert_eq!(recovered.tree.digest(), tree.digest());
+            assert_eq!(recovered.tree.sessions(), tree.sessions());
+        }
+    }
+}
+
+/// Every way to cut a snapshot and every flipped bit leads to the older one, never to a wrong tree.
+#[test]
+fn damaged_snapshots_are_skipped() {
+    for (dir, name) in [
+        ("K/base", "snapshot.100000028"),
+        ("G-393/gz", "snapshot.20.gz"),
+        ("G-393/snappy", "snapshot.27.snappy"),
+    ] {
+        let disk = captured(dir);
+        let expected = open_alone(&disk).tree.digest();
+        let whole = disk.get(Dir::Snap, name);
+        // What stands behind the last seal is not looked at, and gzip has bytes that say nothing.
+        let mut prng = Prng::new(3);
+        for _ in 0..200 {
+            let at = usize::try_from(prng.below(whole.len() as u64)).unwrap();
+            let mut bytes = whole.clone();
+            if prng.one_in(2) {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << prng.below(8);
+            }
+            disk.put(Dir::Snap, name, &bytes);
+            let recovered = open_alone(&disk);
+            assert_eq!(recovered.tree.digest(), expected, "{dir}/{name} at {at}");
+        }
+    }
+}
+
+fn open_alone(disk: &TestDisk) -> Recovered {
+    let options = StorageOptions {
+        distributed: false,
+        ..options()
+    };
+    Storage::open(disk.clone(), options).unwrap().1
+}
+
+// What Apache 3.9.3 and 3.8.0 did with each of the damaged directories is written beside it; where we
+// differ, it is said why.
+
+/// A damaged variant of the clean directory.
+fn damaged(number: &str) -> TestDisk {
+    let disk = captured("K/base");
+    put_dir(&disk, &format!("K/{number}"));
+    disk
+}
+
+/// It starts, at that txn of epoch 2, with so many notes.
+fn starts(disk: &TestDisk, counter: i64, notes: usize) -> Recovered {
+    let (_, recovered) = open(disk).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid(0x2_0000_0000 + counter));
+    assert_eq!(recovered.notes.len(), notes, "{:?}", recovered.notes);
+    recovered
+}
+
+/// It does not start, and says why.
+fn refused(disk: &TestDisk, expected: &str) {
+    let text = open(disk).unwrap_err().to_string();
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn damaged_logs() {
+    let newest = "log.200000001";
+    starts(&captured("K/base"), 8, 0);
+    // 1 to 3, the last record cut, half zeroed, without its end mark: starts without it. We cut the
+    // rest off, too.
+    for number in ["01", "02", "03"] {
+        let disk = damaged(number);
+        let recovered = starts(&disk, 7, 1);
+        let [RecoveryNote::TornTail { path, offset }] = &recovered.notes[..] else {
+            panic!("{:?}", recovered.notes);
+        };
+        assert_eq!(path, &disk.path(Dir::Log, newest));
+        assert_eq!(disk.get(Dir::Log, newest).len() as u64, *offset);
+        starts(&disk, 7, 0);
+    }
+    // 4, a flipped bit in the middle, and 5, 6, a negative length: refused.
+    refused(&damaged("04"), "log/log.200000001 at offset ");
+    refused(&damaged("05"), "a record length of -5");
+    refused(&damaged("06"), "a record length of -1");
+    // 7, an empty newest log: 3.9 removes it and starts, 3.8 does not start.
+    let disk = captured("K/base");
+    disk.put(Dir::Log, "log.7000000aa", b"");
+    starts(&disk, 8, 1);
+    assert!(!disk.names(Dir::Log).contains(&"log.7000000aa".to_owned()));
+    // 8, a log with nothing but a header: starts.
+    starts(&damaged("08"), 8, 0);
+    // 9, one with half a header: Apache refuses. It is what a crash may leave and held no txn.
+    starts(&damaged("09"), 8, 1);
+    // 10, bad magic: refused.
+    refused(
+        &damaged("10"),
+        "log/log.200000001 at offset 0: the magic ZKLG",
+    );
+    // 16, a zxid missing inside an epoch: 3.9.4 and later refuse, earlier ones start.
+    refused(&damaged("16"), "does not follow");
+    // 17, an old record a second time: starts. Apache applies it again, we skip it.
+    let whole = starts(&captured("K/base"), 8, 0).tree.digest();
+    let recovered = starts(&damaged("17"), 8, 1);
+    assert!(matches!(
+        recovered.notes[..],
+        [RecoveryNote::Repeated { count: 1, .. }]
+    ));
+    assert_eq!(recovered.tree.digest(), whole);
+}
+
+#[test]
+fn damaged_or_missing_snapshots() {
+    let whole = starts(&captured("K/base"), 8, 0).tree.digest();
+    // 11, 12, the newest snapshot cut, or with a flipped bit: an older one and the logs.
+    for number in ["11", "12"] {
+        let recovered = starts(&damaged(number), 8, 1);
+        assert_eq!(recovered.snapshot_zxid, Zxid(0x1_0000_0025));
+        assert_eq!(recovered.tree.digest(), whole);
+    }
+    // 13, a snapshot without a log just behind it: starts.
+    let disk = captured("K/base");
+    disk.remove(Dir::Snap, "snapshot.100000028").unwrap();
+    put_dir(&disk, "K/13");
+    starts(&disk, 8, 0);
+    // 14, logs but no snapshots: refused.
+    let disk = captured("K/base");
+    for file in snapshot::list(&disk).unwrap() {
+        disk.remove(Dir::Snap, &file.name).unwrap();
+    }
+    refused(&disk, "there are txn logs but no snapshot");
+    // 15, neither: Apache starts with an empty tree, which loses the ensemble's data if a majority
+    // does it. We start, too, but do not vote, until somebody says that it is meant.
+    for (_, name) in txn_log::list(&disk).unwrap() {
+        disk.remove(Dir::Log, &name).unwrap();
+    }
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid::NONE);
+    assert!(matches!(
+        recovered.notes[..],
+        [RecoveryNote::NoDatabase { lost: true, .. }]
+    ));
+    let meant = StorageOptions {
+        initialize: true,
+        ..options()
+    };
+    let (_, recovered) = Storage::open(disk, meant).unwrap();
+    assert_eq!((recovered.last_zxid, recovered.notes), (Zxid::ZERO, vec![]));
+}
+
+#[test]
+fn damaged_or_missing_epochs() {
+    // 18, currentEpoch behind the history: refused; 19, with the right one in a .tmp: starts.
+    refused(
+        &damaged("18"),
+        "currentEpoch: says 1 but the history ends at 0x200000008",
+    );
+    let recovered = starts(&damaged("19"), 8, 1);
+    assert_eq!(recovered.current_epoch, Epoch(2));
+    // 20, acceptedEpoch behind currentEpoch; 23, an empty epoch: refused.
+    refused(
+        &damaged("20"),
+        "acceptedEpoch: says 1, less than currentEpoch 2",
+    );
+    refused(&damaged("23"), "currentEpoch: holds \"\"");
+    // 21, 22, one of them missing: starts, and writes it.
+    for name in ["currentEpoch", "acceptedEpoch"] {
+        let disk = captured("K/base");
+        disk.remove(Dir::Snap, name).unwrap();
+        starts(&disk, 8, 0);
+        assert_eq!(disk.get(Dir::Snap, name), b"2");
+    }
+    // 24, an epoch with a newline: starts.
+    starts(&damaged("24"), 8, 0);
+}
+
+/// Every bit of every record: flipped, it is either found or it was none of ours.
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    let disk = captured("K/base");
+    let name = "log.200000001";
+    let bytes = disk.get(Dir::Log, name);
+    let end = raw_records(&disk, name)
+        .last()
+        .map(|record| usize::try_from(record.offset).unwrap() + record.txn.len() + 13)
+        .unwrap();
+    for bit in 0..end * 8 {
+        // Bytes 4 to 15 of the header are not looked at.
+        if (32..128).contains(&bit) {
+            continue;
+        }
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        disk.put(Dir::Log, name, &bytes);
+        match open(&disk) {
+            Err(StorageError::Corrupt { path, .. }) => {
+                assert_eq!(path, disk.path(Dir::Log, name));
+            }
+            Err(e) => panic!("bit {bit}: {e}"),
+            // The end of the last record, which cannot be told from a torn write.
+            Ok((_, recovered)) => {
+                assert!(
+                    matches!(recovered.notes[..], [RecoveryNote::TornTail { .. }]),
+                    "bit {bit}: {:?}",
+                    recovered.notes
+                );
+                assert_eq!(recovered.last_zxid, Zxid(0x2_0000_0007), "bit {bit}");
+            }
+        }
+    }
+}
+
+/// What Apache's TRUNC left of the same directory.
+#[test]
+fn truncation_cuts_where_apache_does() {
+    let disk = captured("L-393/before-trunc-s3");
+    let apache = captured("L-393/after-trunc-s3");
+    let (mut storage, before) = open(&disk).unwrap();
+    assert_eq!(before.last_zxid, Zxid(0x1_0000_002b));
+    let recovered = storage.truncate(Zxid(0x1_0000_0029)).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid(0x1_0000_0029));
+    assert_eq!(recovered.tree.last_processed_zxid(), Zxid(0x1_0000_0029));
+    let name = "log.100000001";
+    assert!(disk.get(Dir::Log, name) == apache.get(Dir::Log, name));
+    // The next txn goes into a file of its own, and the whole is a history again.
+    let next = txn(0x2_0000_0001);
+    storage.append(Zxid(0x2_0000_0001), &next).unwrap();
+    storage.set_accepted_epoch(Epoch(2)).unwrap();
+    storage.sync().unwrap();
+    storage.set_current_epoch(Epoch(2)).unwrap();
+    assert_eq!(disk.names(Dir::Log), [name, "log.200000001"]);
+    assert_eq!(clean(&disk).last_zxid, Zxid(0x2_0000_0001));
+}
+
+/// Off by one, on either side of every txn, in every file of a history.
+#[test]
+fn truncation_keeps_exactly_what_it_is_told() {
+    let zxids: Vec<_> = {
+        let disk = captured("A-393/s2");
+        txn_log::list(&disk)
+            .unwrap()
+            .iter()
+            .flat_map(|(_, name)| raw_records(&disk, name))
+            .map(|record| record.zxid)
+            .collect()
+    };
+    for (at, to) in zxids.iter().enumerate() {
+        let disk = captured("A-393/s2");
+        let (mut storage, _) = open(&disk).unwrap();
+        let recovered = storage.truncate(*to).unwrap();
+        assert_eq!(recovered.last_zxid, *to);
+        let left: Vec<_> = txn_log::list(&disk)
+            .unwrap()
+            .iter()
+            .flat_map(|(_, name)| raw_records(&disk, name))
+            .map(|record| record.zxid)
+            .collect();
+        assert_eq!(left, zxids[..=at]);
+        assert!(snapshot::list(&disk).unwrap().iter().all(|f| f.zxid <= *to));
+        drop(storage);
+        let again = clean(&disk);
+        assert_eq!(again.last_zxid, *to);
+        assert_eq!(again.tree.digest(), recovered.tree.digest());
+    }
+}
+
+/// A zxid that is not in the history: the last one before it stays, and the caller is told.
+#[test]
+fn truncation_to_an_unknown_zxid_says_so() {
+    let disk = captured("A-393/s2");
+    let (mut storage, _) = open(&disk).unwrap();
+    let recovered = storage.truncate(Zxid(0x2_0000_00ff)).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid(0x2_0000_002c));
+    let error = storage.truncate(Zxid(-5)).unwrap_err();
+    assert!(matches!(error, StorageError::NoSnapshot { .. }), "{error}");
+    assert_eq!(clean(&disk).last_zxid, Zxid(0x2_0000_002c));
+}
+
+fn txn(zxid: i64) -> Vec<u8> {
+    create(zxid, &format!("/n{zxid:x}"), 40)
+}
+
+/// A create below the root, of a session that has none.
+fn create(zxid: i64, path: &str, size: usize) -> Vec<u8> {
+    let zxid = Zxid(zxid);
+    TxnRecord {
+        header: TxnHeader {
+            client_id: SessionId(0x1234),
+            cxid: Xid(7),
+            zxid,
+            time: 1_700_000_000_000,
+            kind: 1,
+        },
+        txn: Txn::Create(CreateTxn {
+            path: path.to_owned(),
+            data: Some(vec![b'x'; size].into()),
+            acl: None,
+            ephemeral: false,
+            parent_cversion: i32::try_from(zxid.counter()).unwrap(),
+        }),
+        digest: None,
+    }
+    .to_vec()
+}
+
+/// Small logs, and a snapshot due every few txns.
+fn small() -> StorageOptions {
+    StorageOptions {
+        prealloc_bytes: 4096,
+        snap_count: 12,
+        distributed: true,
+        ..StorageOptions::default()
+    }
+}
+
+/// What the server of the crash test has been told is safe.
+#[derive(Debug, Default)]
+struct Promised {
+    synced: i64,
+    accepted: i64,
+    current: i64,
+    /// A truncation to here was begun: later txns may be gone, or not.
+    truncating: Option<i64>,
+    /// The size of the data that each appended txn gave its node.
+    sizes: BTreeMap<i64, usize>,
+}
+
+/// Logs, takes snapshots, truncates, purges and changes epochs until the disk dies or the script is
+/// over; keeps `promised` up to date. Returns whether it came to the end.
+fn live(disk: &TestDisk, seed: u64, promised: &mut Promised) -> Result<(), StorageError> {
+    let (mut storage, recovered) = Storage::open(disk.clone(), small())?;
+    let mut tree = recovered.tree;
+    let mut last = recovered.last_zxid;
+    promised.synced = last.0;
+    let mut prng = Prng::new(seed);
+    for _ in 0..14 {
+        for _ in 0..prng.between(1, 4) {
+            last = last.next().unwrap();
+            let size = usize::try_from(prng.below(1500)).unwrap();
+            let bytes = create(last.0, &format!("/n{:x}", last.0), size);
+            promised.sizes.insert(last.0, size);
+            storage.append(last, &bytes)?;
+            let _ = tree.apply(&TxnRecord::from_slice(&bytes).unwrap(), &mut ());
+        }
+        storage.sync()?;
+        promised.synced = last.0;
+        if storage.snapshot_due() {
+            storage.write_snapshot(&tree)?;
+        }
+        match prng.below(8) {
+            0 => {
+                let epoch = storage.accepted_epoch().next();
+                storage.set_accepted_epoch(epoch)?;
+                promised.accepted = epoch.0;
+                storage.set_current_epoch(epoch)?;
+                promised.current = epoch.0;
+                last = Zxid::new(epoch, 0);
+            }
+            1 if last.counter() > 3 => {
+                let to = last.0 - 2;
+                promised.truncating = Some(to);
+                promised.sizes.split_off(&(to + 1));
+                let recovered = storage.truncate(Zxid(to))?;
+                assert_eq!(recovered.last_zxid, Zxid(to));
+                (tree, last) = (recovered.tree, Zxid(to));
+                promised.synced = to;
+                promised.truncating = None;
+            }
+            2 => {
+                purge(disk, 3)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The disk dies at every call of a server's life, loses what it may, and every promise is kept.
+#[test]
+fn crash_at_every_write() {
+    let mut lives = 0;
+    for seed in 0..12 {
+        let mut at = 1;
+        loop {
+            let disk = TestDisk::new();
+            disk.die_at(at, seed);
+            let mut promised = Promised::default();
+            let result = live(&disk, seed, &mut promised);
+            for crash in 0..3 {
+                let after = disk.after_crash(seed * 1000 + crash);
+                let context = format!("seed {seed}, dies at {at}, crash {crash}, {promised:?}");
+                let (_, recovered) = Storage::open(after.clone(), small())
+                    .unwrap_or_else(|e| panic!("{context}: {e}"));
+                let least = promised.truncating.unwrap_or(promised.synced);
+                assert!(recovered.last_zxid.0 >= least, "{context}");
+                assert!(recovered.accepted_epoch.0 >= promised.accepted, "{context}");
+                assert!(recovered.current_epoch.0 >= promised.current, "{context}");
+                for (zxid, size) in promised.sizes.range(..=least) {
+                    let node = recovered.tree.node(&format!("/n{zxid:x}"));
+                    let found = node.and_then(|node| node.data()).map(<[u8]>::len);
+                    assert_eq!(found, Some(*size), "{context}: txn {zxid:#x}");
+                }
+                for note in &recovered.notes {
+                    assert!(
+                        matches!(
+                            note,
+                            RecoveryNote::TornTail { .. }
+                                | RecoveryNote::UnfinishedLog { .. }
+                                | RecoveryNote::TmpRemoved { .. }
+                                | RecoveryNote::EpochFromTmp { .. }
+                        ),
+                        "{context}: {note}"
+                    );
+                }
+                // What was repaired stays repaired, and a second life goes on from there.
+                let again = Storage::open(after.clone(), small()).unwrap().1;
+                assert_eq!(again.notes, [], "{context}");
+                assert_eq!(again.last_zxid, recovered.last_zxid, "{context}");
+                assert_eq!(again.tree.digest(), recovered.tree.digest(), "{context}");
+                live(&after, seed + 77, &mut Promised::default())
+                    .unwrap_or_else(|e| panic!("{context}: second life: {e}"));
+                lives += 1;
+            }
+            if result.is_ok() {
+                break;
+            }
+            at += 1;
+        }
+    }
+    assert!(lives > 1000, "only {lives} lives were lived");
+}
+
+/// Lost sectors inside a batch that was never synced: whatever is left, the synced part is there.
+#[test]
+fn torn_batches_lose_only_what_was_not_synced() {
+    let mut torn = 0;
+    for seed in 0..300 {
+        let disk = TestDisk::new();
+        let (mut storage, _) = Storage::open(disk.clone(), small()).unwrap();
+        let mut prng = Prng::new(seed);
+        let mut zxid = 0;
+        let mut batch = |storage: &mut Storage<TestDisk>| {
+            for _ in 0..prng.between(1, 20) {
+                zxid += 1;
+                let size = usize::try_from(prng.below(2000)).unwrap();
+                let bytes = create(zxid, &format!("/n{zxid:x}"), size);
+                storage.append(Zxid(zxid), &bytes).unwrap();
+            }
+            zxid
+        };
+        batch(&mut storage);
+        storage.sync().unwrap();
+        let synced = batch(&mut storage);
+        storage.sync().unwrap();
+        batch(&mut storage);
+        // The write is done, its sync fails.
+        disk.die_at(2, seed);
+        assert!(storage.sync().is_err());
+        let after = disk.after_crash(seed);
+        let recovered = Storage::open(after, small())
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}"))
+            .1;
+        assert!(recovered.last_zxid >= Zxid(synced), "seed {seed}");
+        torn += recovered.notes.len();
+    }
+    assert!(torn > 100, "only {torn} torn tails in 300 crashes");
+}
+
+#[test]
+fn a_failed_sync_is_the_end() {
+    let disk = TestDisk::new();
+    let (mut storage, _) = open(&disk).unwrap();
+    storage.append(Zxid(1), &txn(1)).unwrap();
+    storage.sync().unwrap();
+    storage.append(Zxid(2), &txn(2)).unwrap();
+    disk.die_at(2, 0);
+    let error = storage.sync().unwrap_err();
+    assert!(
+        error.to_string().starts_with("cannot sync log/log.1"),
+        "{error}"
+    );
+    for error in [
+        storage.sync().unwrap_err(),
+        storage.append(Zxid(3), &txn(3)).unwrap_err(),
+        storage.set_accepted_epoch(Epoch(1)).unwrap_err(),
+        storage.truncate(Zxid(1)).unwrap_err(),
+    ] {
+        assert!(matches!(error, StorageError::Failed), "{error}");
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_synced() {
+    for room in (0..6000).step_by(37) {
+        let disk = TestDisk::new();
+        let (mut storage, _) = Storage::open(disk.clone(), small()).unwrap();
+        disk.fill_up(room);
+        let mut synced = 0;
+        for zxid in 1..30 {
+            let result = storage
+                .append(Zxid(zxid), &txn(zxid))
+                .and_then(|()| storage.sync());
+            match result {
+                Ok(()) => synced = zxid,
+                Err(StorageError::Io { source, .. }) => {
+                    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+                    break;
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let recovered = Storage::open(disk.after_crash(1), small()).unwrap().1;
+        assert!(recovered.last_zxid >= Zxid(synced), "room {room}");
+    }
+}
+
+#[test]
+fn a_fresh_server_begins_as_apache_does() {
+    let disk = TestDisk::new();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!((recovered.last_zxid, recovered.notes), (Zxid::ZERO, vec![]));
+    assert_eq!(
+        disk.names(Dir::Snap),
+        ["acceptedEpoch", "currentEpoch", "snapshot.0"]
+    );
+    assert_eq!(disk.get(Dir::Snap, "currentEpoch"), b"0");
+    assert_eq!(
+        disk.names(Dir::Log),
+        [""; 0],
+        "the first log comes with the first txn"
+    );
+
+    let disk = TestDisk::new();
+    let no_autocreate = StorageOptions {
+        db_autocreate: false,
+        ..options()
+    };
+    let (_, recovered) = Storage::open(disk.clone(), no_autocreate).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid::NONE);
+    assert!(snapshot::list(&disk).unwrap().is_empty());
+}
+
+/// Nothing that holds txns is ever written over.
+#[test]
+fn an_existing_log_is_not_overwritten() {
+    let disk = captured("K/base");
+    let (mut storage, _) = open(&disk).unwrap();
+    let before = disk.get(Dir::Log, "log.200000001");
+    let error = storage
+        .append(Zxid(0x2_0000_0001), &txn(0x2_0000_0001))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("exists and holds txns"),
+        "{error}"
+    );
+    assert_eq!(disk.get(Dir::Log, "log.200000001"), before);
+}
+
+/// The names, oldest first, that a purge leaves of logs and snapshots.
+fn left(disk: &TestDisk) -> (Vec<String>, Vec<String>) {
+    let logs = txn_log::list(disk).unwrap();
+    let snapshots = snapshot::list(disk).unwrap();
+    (
+        logs.into_iter().map(|(_, name)| name).collect(),
+        snapshots.into_iter().rev().map(|f| f.name).collect(),
+    )
+}
+
+#[test]
+fn purging_keeps_three_whole_snapshots_and_their_logs() {
+    let disk = captured("A-393/s3");
+    let whole = clean(&disk).tree.digest();
+    // A short one does not count.
+    disk.put(Dir::Snap, "snapshot.300000030", b"ZKSN too short");
+    disk.put(Dir::Snap, "snapshot.300000031.tmp", b"being written");
+    let removed = purge(&disk, 0).unwrap();
+    assert_eq!(
+        removed,
+        [
+            "log.100000001",
+            "log.10000002c",
+            "snapshot.0",
+            "snapshot.100000000",
+            "snapshot.10000002a",
+            "snapshot.100000057",
+        ]
+    );
+    let (logs, snapshots) = left(&disk);
+    assert_eq!(logs, ["log.100000059", "log.300000001", "log.30000002a"]);
+    assert_eq!(
+        snapshots,
+        [
+            "snapshot.10000005a",
+            "snapshot.20000002c",
+            "snapshot.300000028",
+            "snapshot.300000030",
+        ]
+    );
+    assert_eq!(purge(&disk, 3).unwrap(), [""; 0]);
+    // Each of the three leads to the same tree.
+    for name in [
+        "snapshot.300000030",
+        "snapshot.300000028",
+        "snapshot.20000002c",
+    ] {
+        disk.remove(Dir::Snap, name).unwrap();
+        assert_eq!(open(&disk).unwrap().1.tree.digest(), whole);
+    }
+    assert_eq!(purge(&TestDisk::new(), 3).unwrap(), [""; 0]);
+}
+
+#[test]
+fn txns_are_read_back_for_a_learner() {
+    let disk = captured("A-393/s1");
+    let z = |counter: i64| Zxid(0x1_0000_0000 + counter);
+    let between = |after, until, bytes_max| txns_between(&disk, after, until, bytes_max).unwrap();
+    let txns = between(z(0x20), z(0x40), u64::MAX).unwrap();
+    assert_eq!(txns.first().unwrap().0, z(0x21));
+    assert_eq!(txns.last().unwrap().0, z(0x40));
+    assert_eq!(txns.len(), 0x20, "across two files");
+    assert_eq!(between(z(0x20), z(0x20), 0), Some(vec![]));
+    assert_eq!(between(z(0x20), z(0x40), 1000), None, "too many bytes");
+    assert_eq!(between(z(0), z(0x40), u64::MAX), None, "not in the log");
+    assert_eq!(between(z(0xff), z(0x100), u64::MAX), None, "not in the log");
+    assert_eq!(
+        between(z(0x50), Zxid(0x3_0000_00ff), u64::MAX),
+        None,
+        "the log ends before"
+    );
+    // From one epoch into the next.
+    let last = Zxid(0x3_0000_0053);
+    let txns = between(z(0x50), last, u64::MAX).unwrap();
+    assert_eq!(txns.last().unwrap().0, last);
+}
+
+#[test]
+fn epochs_are_replaced_whole() {
+    let disk = TestDisk::new();
+    let (mut storage, _) = open(&disk).unwrap();
+    storage.set_accepted_epoch(Epoch(12)).unwrap();
+    storage.set_current_epoch(Epoch(12)).unwrap();
+    assert_eq!(disk.get(Dir::Snap, "acceptedEpoch"), b"12");
+    // Both files were being written: the old values hold, the leftovers go.
+    for tmp in ["acceptedEpoch.tmp", "currentEpoch.tmp"] {
+        disk.put(Dir::Snap, tmp, b"1");
+    }
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.accepted_epoch, Epoch(12));
+    assert_eq!(recovered.current_epoch, Epoch(12));
+    assert_eq!(recovered.notes.len(), 2);
+    // A promise ahead of the history is normal, a history ahead of the promise is not.
+    storage.set_accepted_epoch(Epoch(20)).unwrap();
+    assert_eq!(clean(&disk).accepted_epoch, Epoch(20));
+    let mut storage = open(&disk).unwrap().0;
+    storage
+        .append(Zxid::new(Epoch(13), 1), &txn(13 << 32 | 1))
+        .unwrap();
+    storage.sync().unwrap();
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(error, StorageError::Epoch { .. }), "{error}");
+    // An unfinished currentEpoch.tmp with nonsense in it does not help.
+    for text in ["", "x", "12"] {
+        disk.put(Dir::Snap, "currentEpoch.tmp", text.as_bytes());
+        assert!(open(&disk).is_err(), "{text:?}");
+    }
+    disk.put(Dir::Snap, "currentEpoch.tmp", b"13");
+    assert_eq!(open(&disk).unwrap().1.current_epoch, Epoch(13));
+    assert_eq!(disk.get(Dir::Snap, "currentEpoch"), b"13");
+}
+
+#[test]
+#[should_panic(expected = "must not be stored before the history is")]
+fn current_epoch_never_overtakes_the_history() {
+    let (mut storage, _) = open(&TestDisk::new()).unwrap();
+    storage.append(Zxid(1), &txn(1)).unwrap();
+    let _ = storage.set_current_epoch(Epoch(1));
+}
+
+/// A snapshot missing in the middle of a history: a later epoch's txns do not follow just because
+/// their epoch is later.
+#[test]
+fn a_hole_between_snapshot_and_log_is_an_error() {
+    let disk = captured("L-393/after-snap-s2");
+    disk.put(Dir::Log, "log.300000009", b"");
+    let mut writer = LogWriter::new(disk.clone(), 0, true);
+    writer
+        .append(Zxid(0x3_0000_0009), &txn(0x3_0000_0009))
+        .unwrap();
+    writer.sync().unwrap();
+    assert_eq!(clean(&disk).last_zxid, Zxid(0x3_0000_0009));
+    disk.edit(Dir::Snap, "snapshot.300000008", |bytes| bytes[500] ^= 1);
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(error, StorageError::Gap { .. }), "{error}");
+}
+
+#[test]
+fn snapshots_are_due_after_half_to_all_of_the_limit() {
+    let mut due = Vec::new();
+    for seed in 0..20 {
+        let options = StorageOptions {
+            snap_count: 100,
+            seed,
+            ..options()
+        };
+        let (mut storage, _) = Storage::open(TestDisk::new(), options).unwrap();
+        let mut zxid = 0;
+        while !storage.snapshot_due() {
+            zxid += 1;
+            storage.append(Zxid(zxid), &txn(zxid)).unwrap();
+        }
+        assert!((51..=100).contains(&zxid), "{zxid}");
+        due.push(zxid);
+        storage.snapshot_started();
+        assert!(!storage.snapshot_due());
+        assert_eq!(storage.txns_since_snapshot(), 0);
+    }
+    due.dedup();
+    assert!(
+        due.len() > 5,
+        "servers must not all choose the same: {due:?}"
+    );
+    let by_size = StorageOptions {
+        snap_size_limit_bytes: 1000,
+        ..options()
+    };
+    let (mut storage, _) = Storage::open(TestDisk::new(), by_size).unwrap();
+    for zxid in 1..12 {
+        storage.append(Zxid(zxid), &txn(zxid)).unwrap();
+    }
+    assert!(storage.snapshot_due(), "{}", storage.bytes_since_snapshot());
+}
+
+/// With the default `preAllocSize` nothing near it is written.
+#[test]
+fn an_idle_server_keeps_its_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = RealDisk::open(dir.path(), dir.path(), true).unwrap();
+    let (mut storage, _) = Storage::open(disk.clone(), StorageOptions::default()).unwrap();
+    storage.append(Zxid(1), &txn(1)).unwrap();
+    storage.sync().unwrap();
+    let log = std::fs::metadata(disk.path(Dir::Log, "log.1")).unwrap();
+    assert_eq!(log.len(), 16 + (64 << 20));
+    let used = std::os::unix::fs::MetadataExt::blocks(&log) * 512;
+    assert!(used <= 1 << 20, "{used} bytes");
+    drop((storage, disk));
+    let disk = RealDisk::open(dir.path(), dir.path(), false).unwrap();
+    let (_, recovered) = Storage::open(disk.clone(), StorageOptions::default()).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid(1));
+    let (snapshots, logs) = disk_usage(&disk).unwrap();
+    assert_eq!(logs, 16 + (64 << 20));
+    assert_eq!(newest_snapshot_size(&disk).unwrap(), Some(snapshots));
 }
