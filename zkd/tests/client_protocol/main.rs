@@ -1,0 +1,13 @@
+//! The client protocol, driven byte by byte through connections, preparation and apply, without I/O.
+//! What is expected was observed on Apache ZooKeeper or read in its code.
+
+mod auth;
+mod golden;
+mod handshake;
+mod harness;
+mod order;
+mod reads;
+mod refusals;
+mod sessions;
+mod watches;
+mod writes;
