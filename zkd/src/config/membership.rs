@@ -15,7 +15,7 @@ use super::error::{ConfigError, Problem};
 use super::properties::{self, Property};
 
 /// Where a client part without a host listens.
-const ANY_ADDRESS: &str = "0.0.0.0";
+pub(super) const ANY_ADDRESS: &str = "0.0.0.0";
 
 /// What a member of the ensemble is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

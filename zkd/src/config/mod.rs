@@ -6,6 +6,7 @@
 //! (Apache makes a system property of it), and a known key that zkd cannot honour is named or, where
 //! ignoring it would be less safe than stopping, refused. Counterpart: `QuorumPeerConfig`.
 
+mod ensemble;
 mod error;
 mod four_letter;
 mod keys;
@@ -247,7 +248,7 @@ impl Config {
         text: &str,
         file: &str,
     ) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
-        read::with_dynamic(self, text, file)
+        ensemble::with_dynamic(self, text, file)
     }
 
     /// Takes the server's own id from the text of `myid`. `file` is only a name for messages.
@@ -260,7 +261,7 @@ impl Config {
         text: &str,
         file: &str,
     ) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
-        read::with_my_id(self, text, file)
+        ensemble::with_my_id(self, text, file)
     }
 
     /// Whether the server is part of an ensemble: more than one voter, or a single one that is not to

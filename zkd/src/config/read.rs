@@ -4,13 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::ServerId;
-
 use super::error::{ConfigError, ConfigWarning, Problem};
 use super::keys::{self, Verdict};
-use super::membership::{Membership, MembershipReader, canonical_host};
+use super::membership::MembershipReader;
 use super::properties::{self, Property};
-use super::{Config, LearnerType, Whitelist, settings};
+use super::{Config, Whitelist, ensemble, settings};
 
 /// What one pass over a file has found so far.
 struct Reading {
@@ -140,9 +138,9 @@ impl Reading {
         self.problems.extend(problems);
         self.config.servers = membership;
         if !from_file && self.problems.is_empty() {
-            let (problems, warnings) = judge_membership(&self.config, &file);
-            self.problems.extend(problems);
-            self.warnings.extend(warnings);
+            let judgement = ensemble::judge(&self.config, &file);
+            self.problems.extend(judgement.problems);
+            self.warnings.extend(judgement.warnings);
         }
         if self.problems.is_empty() {
             self.warnings
@@ -244,200 +242,4 @@ impl Reading {
             self.warn(line, what);
         }
     }
-}
-
-pub(super) fn with_dynamic(
-    mut config: Config,
-    text: &str,
-    file: &str,
-) -> Result<(Config, Vec<ConfigWarning>), ConfigError> {
-    let mut membership = Membership::parse_file(text, file)?;
-    let inside = properties::parse(text).unwrap_or_default();
-    if let Some(property) = inside.iter().find(|property| property.key == "version") {
-        return Err(ConfigError {
-            file: file.to_owned(),
-            problems: vec![Problem {
-                line: Some(property.line),
-                key: Some(property.key.clone()),
-                value: Some(property.value.clone()),
-                what: "the version belongs into the name of the file, not into it".into(),
-            }],
-        });
-    }
-    let suffix = file.rsplit_once('.').map_or("", |(_, suffix)| suffix);
-    membership.version = i64::from_str_radix(suffix, 16).unwrap_or(0);
-    config.servers = membership;
-    let (problems, warnings) = judge_membership(&config, file);
-    if problems.is_empty() {
-        Ok((config, warnings))
-    } else {
-        Err(ConfigError {
-            file: file.to_owned(),
-            problems,
-        })
-    }
-}
-
-/// What an ensemble needs, once its members are known.
-fn judge_membership(config: &Config, file: &str) -> (Vec<Problem>, Vec<ConfigWarning>) {
-    let mut problems = Vec::new();
-    let mut warnings = Vec::new();
-    let mut problem = |key: String, what: &str| {
-        problems.push(Problem {
-            line: None,
-            key: Some(key),
-            value: None,
-            what: what.to_owned(),
-        });
-    };
-    let voters = config.servers.voters().len();
-    let observers = config.servers.observers().len();
-    if voters == 0 && !config.standalone_enabled {
-        problem(
-            "server.N".into(),
-            "missing: with standaloneEnabled=false at least one participant is needed",
-        );
-    }
-    if observers > 0 && !config.is_distributed() {
-        problem(
-            "server.N".into(),
-            "observers need participants to observe: two or more, or one with standaloneEnabled=false",
-        );
-    }
-    if config.is_distributed() {
-        for (key, value) in [
-            ("initLimit", config.init_limit),
-            ("syncLimit", config.sync_limit),
-        ] {
-            if value == 0 {
-                problem(
-                    key.into(),
-                    "missing: an ensemble needs it, in ticks (initLimit 10 and syncLimit 5 are usual)",
-                );
-            }
-        }
-        for server in config.servers.servers.values() {
-            if server.addresses.len() > 1 && !config.multi_address_enabled {
-                problem(
-                    format!("server.{}", server.id),
-                    "several addresses with '|' need multiAddress.enabled=true on every server",
-                );
-            }
-        }
-    }
-    let mut warn = |what: String| {
-        warnings.push(ConfigWarning {
-            file: file.to_owned(),
-            line: None,
-            what,
-        });
-    };
-    match voters {
-        1 if config.standalone_enabled => warn(
-            "one participant serves standalone; standaloneEnabled=false makes an ensemble of one"
-                .into(),
-        ),
-        2 => warn("with two participants no failure is tolerated; three tolerate one".into()),
-        n if n > 2 && n % 2 == 0 => warn(format!(
-            "{n} participants tolerate no more failures than {}; an odd number is better",
-            n - 1
-        )),
-        _ => {}
-    }
-    if config.client_port.is_none() && !config.is_distributed() {
-        let in_line = config
-            .servers
-            .servers
-            .values()
-            .any(|server| server.client.is_some());
-        if !in_line {
-            warn("no clientPort: this server takes no clients".into());
-        }
-    }
-    (problems, warnings)
-}
-
-pub(super) fn with_my_id(
-    mut config: Config,
-    text: &str,
-    file: &str,
-) -> Result<(Config, Vec<ConfigWarning>), ConfigError> {
-    let fail = |what| ConfigError::whole_file(file, what);
-    let first = text.lines().next().unwrap_or_default().trim();
-    let id: i64 = first.parse().map_err(|_| {
-        fail(format!(
-            "{first:?} is not a server id: expected one line with a whole number, such as 1"
-        ))
-    })?;
-    let id = ServerId(id);
-    if config.extended_types_enabled && id.0 > 254 {
-        let what = format!("id {id} is too large: with extendedTypesEnabled=true at most 254");
-        return Err(fail(what));
-    }
-    let mut warnings = Vec::new();
-    let mut warn = |what| {
-        warnings.push(ConfigWarning {
-            file: file.to_owned(),
-            line: None,
-            what,
-        });
-    };
-    if !(0..=255).contains(&id.0) {
-        warn(format!(
-            "id {id} is outside 0 to 255: sessions of two servers can get the same ids"
-        ));
-    }
-    let Some(server) = config.servers.servers.get_mut(&id) else {
-        if config.is_distributed() {
-            let ids: Vec<String> = config
-                .servers
-                .servers
-                .keys()
-                .map(ToString::to_string)
-                .collect();
-            let what = format!(
-                "id {id} is not in the list of servers of {}, which has {}: expected one of these",
-                config.file,
-                ids.join(", ")
-            );
-            return Err(fail(what));
-        }
-        config.my_id = Some(id);
-        return Ok((config, warnings));
-    };
-    if server.role != config.peer_type {
-        if config.peer_type == LearnerType::Observer {
-            warn(format!(
-                "peerType is observer, server.{id} says {}: the server line counts",
-                server.role
-            ));
-        }
-        config.peer_type = server.role;
-    }
-    let port = config.client_port;
-    let from_static = port.map(|port| {
-        let host = config.client_port_address.as_deref().unwrap_or("0.0.0.0");
-        (canonical_host(host), port)
-    });
-    match (&server.client, from_static) {
-        (None, Some(address)) => {
-            server.client = Some(address);
-            server.client_from_static = true;
-        }
-        (Some((host, port)), None) => {
-            config.client_port = Some(*port);
-            config.client_port_address = Some(host.clone()).filter(|host| host != "0.0.0.0");
-        }
-        (Some((host, port)), Some((static_host, static_port))) => {
-            if (host, port) != (&static_host, &static_port) {
-                return Err(fail(format!(
-                    "this is server.{id}, whose client part is {host}:{port}, but clientPort and \
-                     clientPortAddress say {static_host}:{static_port}: expected one of them, or both the same"
-                )));
-            }
-        }
-        (None, None) => warn("no client port is given for this server: it takes no clients".into()),
-    }
-    config.my_id = Some(id);
-    Ok((config, warnings))
 }
