@@ -134,40 +134,8 @@ impl Twin {
 
     fn apply(&mut self, header: &TxnHeader, kind: i32, txn: &Txn) -> ErrorCode {
         match txn {
-            Txn::Create(t) => {
-                let owner = if t.ephemeral { header.client_id.0 } else { 0 };
-                let acl = t.acl.as_deref().unwrap();
-                self.create(
-                    header,
-                    &t.path,
-                    t.data.as_ref(),
-                    acl,
-                    owner,
-                    t.parent_cversion,
-                )
-            }
-            Txn::CreateTtl(t) => {
-                let owner = EphemeralKind::Ttl(t.ttl).owner();
-                let acl = t.acl.as_deref().unwrap();
-                self.create(
-                    header,
-                    &t.path,
-                    t.data.as_ref(),
-                    acl,
-                    owner,
-                    t.parent_cversion,
-                )
-            }
-            Txn::CreateContainer(t) => {
-                let acl = t.acl.as_deref().unwrap();
-                self.create(
-                    header,
-                    &t.path,
-                    t.data.as_ref(),
-                    acl,
-                    CONTAINER_OWNER,
-                    t.parent_cversion,
-                )
+            Txn::Create(_) | Txn::CreateTtl(_) | Txn::CreateContainer(_) => {
+                self.apply_create(header, txn)
             }
             Txn::Delete(t) => self.delete(header.zxid, &t.path),
             Txn::SetData(t) => {
@@ -208,22 +176,45 @@ impl Twin {
             Txn::Check(_) => ErrorCode::Ok,
             Txn::Multi(t) => {
                 assert_eq!(kind, OpCode::Multi.code());
-                if let Some(op) = t.ops.iter().find(|op| op.kind == -1) {
-                    let code = op.data.as_ref().unwrap()[..4].try_into().unwrap();
-                    return ErrorCode::from_code(i32::from_be_bytes(code)).unwrap();
-                }
-                let mut first = ErrorCode::Ok;
-                for op in &t.ops {
-                    let mut from = zkd::jute::Reader::new(op.data.as_ref().unwrap());
-                    let sub = Txn::decode(op.kind, &mut from).unwrap();
-                    let err = self.apply(header, op.kind, &sub);
-                    if first == ErrorCode::Ok {
-                        first = err;
-                    }
-                }
-                first
+                self.apply_multi(header, t)
             }
         }
+    }
+
+    fn apply_create(&mut self, header: &TxnHeader, txn: &Txn) -> ErrorCode {
+        let (path, data, acl, owner, parent_cversion) = match txn {
+            Txn::Create(t) => {
+                let owner = if t.ephemeral { header.client_id.0 } else { 0 };
+                (&t.path, &t.data, &t.acl, owner, t.parent_cversion)
+            }
+            Txn::CreateTtl(t) => {
+                let owner = EphemeralKind::Ttl(t.ttl).owner();
+                (&t.path, &t.data, &t.acl, owner, t.parent_cversion)
+            }
+            Txn::CreateContainer(t) => {
+                (&t.path, &t.data, &t.acl, CONTAINER_OWNER, t.parent_cversion)
+            }
+            other => panic!("{other:?} creates nothing"),
+        };
+        let acl = acl.as_deref().unwrap();
+        self.create(header, path, data.as_ref(), acl, owner, parent_cversion)
+    }
+
+    fn apply_multi(&mut self, header: &TxnHeader, multi: &MultiTxn) -> ErrorCode {
+        if let Some(op) = multi.ops.iter().find(|op| op.kind == -1) {
+            let code = op.data.as_ref().unwrap()[..4].try_into().unwrap();
+            return ErrorCode::from_code(i32::from_be_bytes(code)).unwrap();
+        }
+        let mut first = ErrorCode::Ok;
+        for op in &multi.ops {
+            let mut from = zkd::jute::Reader::new(op.data.as_ref().unwrap());
+            let sub = Txn::decode(op.kind, &mut from).unwrap();
+            let err = self.apply(header, op.kind, &sub);
+            if first == ErrorCode::Ok {
+                first = err;
+            }
+        }
+        first
     }
 
     fn ephemerals(&self, session: SessionId) -> Vec<String> {
@@ -275,52 +266,9 @@ impl Leader {
     /// The operation with its type, or nothing where the state refuses it.
     fn single(&mut self, twin: &Twin) -> Option<(OpCode, Txn)> {
         let path = self.path();
-        let parent = path.rsplit_once('/').unwrap().0;
         let here = twin.nodes.get(&path);
         Some(match self.prng.below(10) {
-            0..=4 => {
-                let parent = twin.nodes.get(parent)?;
-                let owner = EphemeralKind::of(parent.stat.ephemeral_owner);
-                if here.is_some() || matches!(owner, EphemeralKind::Ephemeral(_)) {
-                    return None;
-                }
-                let (data, acl) = (self.data(), self.acl());
-                let parent_cversion = parent.stat.cversion + 1;
-                match self.prng.below(6) {
-                    0 => {
-                        let ttl = 1000;
-                        let txn = CreateTtlTxn {
-                            path,
-                            data,
-                            acl,
-                            parent_cversion,
-                            ttl,
-                        };
-                        (OpCode::CreateTtl, Txn::CreateTtl(txn))
-                    }
-                    1 => {
-                        let txn = CreateContainerTxn {
-                            path,
-                            data,
-                            acl,
-                            parent_cversion,
-                        };
-                        (OpCode::CreateContainer, Txn::CreateContainer(txn))
-                    }
-                    which => {
-                        let kind = *self.prng.pick(&[OpCode::Create, OpCode::Create2]);
-                        let ephemeral = which == 2;
-                        let txn = CreateTxn {
-                            path,
-                            data,
-                            acl,
-                            ephemeral,
-                            parent_cversion,
-                        };
-                        (kind, Txn::Create(txn))
-                    }
-                }
-            }
+            0..=4 => return self.create(twin, path),
             5 | 6 => {
                 here?;
                 if twin.child_count(&path) > 0 {
@@ -348,6 +296,47 @@ impl Leader {
                     Txn::SetAcl(SetAclTxn { path, acl, version }),
                 )
             }
+        })
+    }
+
+    fn create(&mut self, twin: &Twin, path: String) -> Option<(OpCode, Txn)> {
+        let parent = twin.nodes.get(path.rsplit_once('/').unwrap().0)?;
+        let owner = EphemeralKind::of(parent.stat.ephemeral_owner);
+        if twin.nodes.contains_key(&path) || matches!(owner, EphemeralKind::Ephemeral(_)) {
+            return None;
+        }
+        let (data, acl) = (self.data(), self.acl());
+        let parent_cversion = parent.stat.cversion + 1;
+        Some(match self.prng.below(6) {
+            0 => (
+                OpCode::CreateTtl,
+                Txn::CreateTtl(CreateTtlTxn {
+                    path,
+                    data,
+                    acl,
+                    parent_cversion,
+                    ttl: 1000,
+                }),
+            ),
+            1 => (
+                OpCode::CreateContainer,
+                Txn::CreateContainer(CreateContainerTxn {
+                    path,
+                    data,
+                    acl,
+                    parent_cversion,
+                }),
+            ),
+            which => (
+                *self.prng.pick(&[OpCode::Create, OpCode::Create2]),
+                Txn::Create(CreateTxn {
+                    path,
+                    data,
+                    acl,
+                    ephemeral: which == 2,
+                    parent_cversion,
+                }),
+            ),
         })
     }
 
@@ -559,7 +548,7 @@ fn fuzzy_snapshots_become_whole_by_replay() {
         for record in &after {
             again.apply(record, &mut ());
         }
-        println!("seed {seed}: the fuzzy snapshot");
+        eprintln!("seed {seed}: the fuzzy snapshot");
         compare(&again, &twin);
 
         // The fuzziest of all, as Apache writes them: everything shown as of the end, yet named after
@@ -569,7 +558,7 @@ fn fuzzy_snapshots_become_whole_by_replay() {
         if after.iter().any(|record| record.txn == unlisted) {
             continue;
         }
-        println!("seed {seed}: the fuzziest snapshot");
+        eprintln!("seed {seed}: the fuzziest snapshot");
         fuzziest += 1;
         let mut body = vec![];
         while !SnapshotCursor::new().next_chunk(&tree, &mut body, usize::MAX) {}

@@ -50,7 +50,7 @@ pub enum AppliedBody {
     Stat(Stat),
     /// multi: each operation with its error and result, in order. In a failed multi all are
     /// [`OpCode::Error`].
-    Multi(Vec<(OpCode, ErrorCode, AppliedBody)>),
+    Multi(Vec<(OpCode, ErrorCode, Self)>),
 }
 
 impl Applied {
@@ -196,8 +196,7 @@ impl DataTree {
         sink: &mut impl TriggerSink,
     ) -> Result<AppliedBody, ErrorCode> {
         let path = create.path;
-        let (parent_path, name) = path.rsplit_once('/').ok_or(ErrorCode::NoNode)?;
-        let parent = self.arena.lookup(parent_path).ok_or(ErrorCode::NoNode)?;
+        let (parent_path, parent, name) = self.split(path).ok_or(ErrorCode::NoNode)?;
         if name.is_empty() {
             return Err(ErrorCode::NodeExists); // the root; prep lets no other empty name through
         }
@@ -248,8 +247,7 @@ impl DataTree {
         path: &str,
         sink: &mut impl TriggerSink,
     ) -> Result<(), ErrorCode> {
-        let (parent_path, name) = path.rsplit_once('/').ok_or(ErrorCode::NoNode)?;
-        let parent = self.arena.lookup(parent_path).ok_or(ErrorCode::NoNode)?;
+        let (parent_path, parent, name) = self.split(path).ok_or(ErrorCode::NoNode)?;
         if name.is_empty() {
             return Err(ErrorCode::NoNode); // nobody deletes the root
         }

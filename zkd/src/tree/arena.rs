@@ -119,6 +119,10 @@ impl Arena {
         Arc::clone(&self.walk)
     }
 
+    pub(super) fn is_of(&self, walk: &Walk) -> bool {
+        Arc::ptr_eq(&self.walk, walk)
+    }
+
     pub(super) fn name(&self, id: NodeId) -> &str {
         std::str::from_utf8(self.name_and_data(id).0).expect("names are copied from str")
     }

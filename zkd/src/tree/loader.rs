@@ -206,24 +206,27 @@ impl SnapshotLoader {
             ));
             return Ok(());
         };
-        let Some((parent, name)) = node.path.rsplit_once('/') else {
-            return Err(DecodeError::Invalid {
-                what: "a znode path without a slash",
-            });
-        };
-        if name.is_empty() {
-            return Err(DecodeError::Invalid {
-                what: "a znode path that ends in a slash",
-            });
-        }
-        if self.parent.0 != parent {
-            let Some(id) = tree.arena.lookup(parent) else {
+        // The parent found last is remembered: most often the next znode is its child, too.
+        let near = node
+            .path
+            .rsplit_once('/')
+            .filter(|(parent, _)| *parent == self.parent.0);
+        let name = if let Some((_, name)) = near {
+            name
+        } else {
+            let Some((parent, id, name)) = tree.split(&node.path) else {
                 return Err(DecodeError::Invalid {
                     what: "a znode before its parent",
                 });
             };
             parent.clone_into(&mut self.parent.0);
             self.parent.1 = id;
+            name
+        };
+        if name.is_empty() {
+            return Err(DecodeError::Invalid {
+                what: "a znode without a name",
+            });
         }
         tree.restore_node(self.parent.1, name, node);
         Ok(())

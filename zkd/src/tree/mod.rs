@@ -98,9 +98,16 @@ impl DataTree {
         stat: StatPersisted,
         acl: AclId,
     ) -> Option<NodeId> {
-        let (parent, name) = path.rsplit_once('/')?;
-        let parent = self.arena.lookup(parent)?;
+        let (_, parent, name) = self.split(path)?;
         Some(self.attach(parent, name, path, data, stat, acl))
+    }
+
+    /// The parent of a path, with its slot, and the name. As a parent the root is the empty path
+    /// only, or else `//a` would be another name of `/a`.
+    fn split<'a>(&self, path: &'a str) -> Option<(&'a str, NodeId, &'a str)> {
+        let (parent, name) = path.rsplit_once('/')?;
+        let id = self.arena.lookup(parent).filter(|_| parent != "/")?;
+        Some((parent, id, name))
     }
 
     /// Adds a child that `parent` does not have yet, and everything that is kept about it.
@@ -428,6 +435,62 @@ impl DataTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode;
+    use crate::ids::Xid;
+    use crate::record::opcode::OpCode;
+    use crate::record::txn::{
+        CloseSessionTxn, CreateContainerTxn, CreateTtlTxn, CreateTxn, DeleteTxn, MultiOp, MultiTxn,
+        SetAclTxn, SetDataTxn, Txn, TxnHeader, TxnRecord,
+    };
+
+    pub(super) fn apply(tree: &mut DataTree, kind: OpCode, txn: Txn) -> Applied {
+        let zxid = Zxid(tree.last_processed_zxid().0 + 1);
+        let header = TxnHeader {
+            client_id: SessionId(0x1_0000),
+            cxid: Xid(1),
+            zxid,
+            time: 1000,
+            kind: kind.code(),
+        };
+        let record = TxnRecord {
+            header,
+            txn,
+            digest: None,
+        };
+        tree.apply(&record, &mut ())
+    }
+
+    fn create_txn(path: &str, data: &[u8], ephemeral: bool) -> Txn {
+        Txn::Create(CreateTxn {
+            path: path.to_owned(),
+            data: Some(data.to_vec().into()),
+            acl: Some(Acl::open()),
+            ephemeral,
+            parent_cversion: -1,
+        })
+    }
+
+    pub(super) fn create(tree: &mut DataTree, path: &str, data: &[u8]) {
+        let applied = apply(tree, OpCode::Create, create_txn(path, data, false));
+        assert_eq!(applied.err, ErrorCode::Ok, "create {path}");
+    }
+
+    pub(super) fn delete(tree: &mut DataTree, path: &str) {
+        let path = path.to_owned();
+        let applied = apply(tree, OpCode::Delete, Txn::Delete(DeleteTxn { path }));
+        assert_eq!(applied.err, ErrorCode::Ok);
+    }
+
+    pub(super) fn set_data(tree: &mut DataTree, path: &str, data: &[u8]) {
+        let before = tree.node(path).unwrap().stat().version;
+        let txn = SetDataTxn {
+            path: path.to_owned(),
+            data: Some(data.to_vec().into()),
+            version: before,
+        };
+        let applied = apply(tree, OpCode::SetData, Txn::SetData(txn));
+        assert_eq!(applied.err, ErrorCode::Ok);
+    }
 
     #[test]
     fn an_empty_database_is_apaches() {
@@ -441,5 +504,195 @@ mod tests {
         assert_eq!(config.acl(), [Acl::world(perms::READ)]);
         assert_eq!(config.stat().aversion, -1);
         assert_eq!(config.data(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn the_configuration_changes_no_digest() {
+        let mut tree = DataTree::new();
+        tree.set_config_node(b"server.1=a:1:2\nversion=100000005", 0x1_0000_0005, 77);
+        let config = tree.node("/zookeeper/config").unwrap();
+        let stat = config.stat();
+        assert_eq!(
+            (stat.version, stat.mzxid.0, stat.mtime),
+            (-1, 0x1_0000_0005, 77)
+        );
+        assert_eq!((stat.aversion, stat.ctime, stat.data_length), (-1, 0, 32));
+        assert_eq!(tree.digest(), 0x51c6_d660);
+        delete(&mut tree, "/zookeeper/config");
+        tree.set_config_node(b"again", 9, 78);
+        let config = tree.node("/zookeeper/config").unwrap();
+        assert_eq!(config.acl(), [Acl::world(perms::READ)]);
+        delete(&mut tree, "/zookeeper");
+        tree.set_config_node(b"nowhere", 9, 78);
+        assert!(tree.node("/zookeeper/config").is_none());
+    }
+
+    /// Lookups of text that is no path, and txns that no leader lets through.
+    #[test]
+    fn paths_that_are_none() {
+        let mut tree = DataTree::new();
+        create(&mut tree, "/a", b"");
+        for path in [
+            "a", "/a/", "//", "//a", "/a//", "a/", " ", "/a/../a", "\u{0}",
+        ] {
+            assert!(tree.node(path).is_none(), "{path:?}");
+            let path = path.to_owned();
+            let delete = Txn::Delete(DeleteTxn { path: path.clone() });
+            assert_ne!(
+                apply(&mut tree, OpCode::Delete, delete).err,
+                ErrorCode::Ok,
+                "{path:?}"
+            );
+        }
+        for path in ["", "a", "/", "/a/", "//", "b/c"] {
+            let applied = apply(&mut tree, OpCode::Create, create_txn(path, b"", false));
+            assert_ne!(applied.err, ErrorCode::Ok, "{path:?}");
+            let path = path.to_owned();
+            let applied = apply(&mut tree, OpCode::Delete, Txn::Delete(DeleteTxn { path }));
+            assert_ne!(applied.err, ErrorCode::Ok);
+        }
+        assert_eq!(tree.node_count(), 6);
+        assert_eq!(
+            tree.node("").unwrap().stat(),
+            tree.node("/").unwrap().stat()
+        );
+    }
+
+    #[test]
+    fn replies_hold_what_the_operation_answers() {
+        let mut tree = DataTree::new();
+        let applied = apply(&mut tree, OpCode::Create, create_txn("/a", b"xy", false));
+        assert_eq!(applied.body, AppliedBody::Path("/a".into()));
+        let applied = apply(&mut tree, OpCode::Create2, create_txn("/a/e", b"xy", true));
+        let stat = tree.node("/a/e").unwrap().stat();
+        assert_eq!((stat.data_length, stat.ephemeral_owner.0), (2, 0x1_0000));
+        assert_eq!(applied.body, AppliedBody::PathStat("/a/e".into(), stat));
+        let txn = SetAclTxn {
+            path: "/a".into(),
+            acl: None,
+            version: 1,
+        };
+        let applied = apply(&mut tree, OpCode::SetAcl, Txn::SetAcl(txn));
+        let stat = tree.node("/a").unwrap().stat();
+        assert_eq!((stat.aversion, stat.cversion, stat.num_children), (1, 1, 1));
+        assert_eq!(applied.body, AppliedBody::Stat(stat));
+        let paths = None;
+        let txn = Txn::CloseSession(CloseSessionTxn { paths });
+        assert_eq!(
+            apply(&mut tree, OpCode::CloseSession, txn).body,
+            AppliedBody::None
+        );
+        let stat = tree.node("/a").unwrap().stat();
+        assert_eq!((stat.cversion, stat.num_children, stat.pzxid.0), (2, 0, 4));
+        assert_eq!(tree.ephemerals_count(), 0);
+    }
+
+    /// A failed multi as a server sends it again: type -1, and the bytes of the first operations are
+    /// what they were before it failed (trap 1).
+    #[test]
+    fn failed_and_broken_multis_change_nothing() {
+        let mut tree = DataTree::new();
+        let op = |kind, data: &[u8]| MultiOp {
+            kind,
+            data: Some(data.to_vec().into()),
+        };
+        let null = MultiOp {
+            kind: -1,
+            data: None,
+        };
+        let ops = vec![
+            op(-1, &[0, 0, 0, 0]),
+            op(-1, &[0xff, 0xff, 0xff, 0x99, 1, 2, 3]),
+            op(1, &[0, 0, 0, 2, b'/', b'a']),
+            op(-1, &[0, 0]),
+            null,
+        ];
+        let applied = apply(&mut tree, OpCode::Multi, Txn::Multi(MultiTxn { ops }));
+        assert_eq!(applied.err, ErrorCode::BadVersion);
+        let AppliedBody::Multi(results) = applied.body else {
+            panic!("a multi has results");
+        };
+        let errors: Vec<i32> = results.iter().map(|result| result.1.code()).collect();
+        assert_eq!(errors, [0, -103, -2, -2, -2]);
+        for broken in [op(1, &[0, 0]), op(99, &[]), op(14, &[0, 0, 0])] {
+            let ops = vec![broken];
+            let applied = apply(&mut tree, OpCode::Multi, Txn::Multi(MultiTxn { ops }));
+            assert_eq!(applied.err, ErrorCode::MarshallingError);
+        }
+        assert_eq!((tree.node_count(), tree.last_processed_zxid().0), (5, 4));
+    }
+
+    #[test]
+    fn what_the_reaper_may_take() {
+        let mut tree = DataTree::new();
+        for path in ["/used", "/fresh", "/full"] {
+            let txn = CreateContainerTxn {
+                path: path.to_owned(),
+                data: None,
+                acl: None,
+                parent_cversion: -1,
+            };
+            let applied = apply(
+                &mut tree,
+                OpCode::CreateContainer,
+                Txn::CreateContainer(txn),
+            );
+            assert_eq!(applied.err, ErrorCode::Ok);
+        }
+        for (path, ttl) in [("/ttl", 50), ("/ttl-full", 50), ("/ttl-long", 5000)] {
+            let txn = CreateTtlTxn {
+                path: path.to_owned(),
+                data: None,
+                acl: None,
+                parent_cversion: -1,
+                ttl,
+            };
+            apply(&mut tree, OpCode::CreateTtl, Txn::CreateTtl(txn));
+            assert_eq!(
+                tree.node(path).unwrap().ephemeral_kind(),
+                EphemeralKind::Ttl(ttl)
+            );
+            assert_eq!(tree.node(path).unwrap().stat().ephemeral_owner.0, 0);
+        }
+        for path in ["/used/x", "/full/x", "/ttl-full/x"] {
+            create(&mut tree, path, b"");
+        }
+        delete(&mut tree, "/used/x");
+        assert_eq!(tree.reap_candidates(1050, 0, 10), ["/used"]);
+        assert_eq!(tree.reap_candidates(1051, 0, 10), ["/used", "/ttl"]);
+        assert_eq!(
+            tree.reap_candidates(1051, 50, 10),
+            ["/used", "/fresh", "/ttl"]
+        );
+        assert_eq!(tree.reap_candidates(1051, 50, 2), ["/used", "/fresh"]);
+        assert!(
+            tree.reap_candidates(i64::MIN, 1, 9)
+                .contains(&"/used".to_owned())
+        );
+    }
+
+    #[test]
+    fn acls_are_shared_and_forgotten() {
+        let mut tree = DataTree::new();
+        let read = vec![Acl::world(perms::READ)];
+        let set = |acl: &[Acl]| {
+            Txn::SetAcl(SetAclTxn {
+                path: "/a".into(),
+                acl: Some(acl.to_vec()),
+                version: 1,
+            })
+        };
+        create(&mut tree, "/a", b"");
+        assert_eq!(tree.node("/a").unwrap().acl_id(), 0);
+        apply(&mut tree, OpCode::SetAcl, set(&read));
+        let config = tree.node("/zookeeper/config").unwrap().acl_id();
+        assert_eq!(tree.node("/a").unwrap().acl_id(), config);
+        for perms in 0..31 {
+            apply(&mut tree, OpCode::SetAcl, set(&[Acl::world(perms)]));
+        }
+        let listed = |tree: &DataTree| tree.acls.listed().count();
+        assert_eq!(listed(&tree), 2, "that of /a and that of the configuration");
+        delete(&mut tree, "/a");
+        assert_eq!(listed(&tree), 1);
     }
 }

@@ -220,3 +220,165 @@ impl DataTree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{create, delete, set_data};
+    use super::*;
+    use crate::tree::{SnapshotCursor, SnapshotLoader};
+
+    #[test]
+    fn texts_as_apache_writes_and_reads_them() {
+        for (text, figures) in [
+            ("count=1,bytes=2", [1, 2, -1, -1]),
+            ("count=-1,bytes=2=;byteHardLimit=3", [-1, 2, -1, 3]),
+            (
+                "count=1,bytes=2=;byteHardLimit=3;countHardLimit=4",
+                [1, 2, 4, 3],
+            ),
+        ] {
+            let [count, bytes, count_hard, bytes_hard] = figures;
+            let figures = QuotaFigures {
+                count,
+                bytes,
+                count_hard,
+                bytes_hard,
+            };
+            assert_eq!(QuotaFigures::parse(text.as_bytes()), figures, "{text}");
+            assert_eq!(figures.to_text(), text);
+        }
+        for text in ["", "count", "count=,,;;bytes=x", "\u{ff}=;=;", "count="] {
+            assert_eq!(
+                QuotaFigures::parse(text.as_bytes()),
+                QuotaFigures::NONE,
+                "{text}"
+            );
+        }
+    }
+
+    fn tree_with_quota() -> DataTree {
+        let mut tree = DataTree::new();
+        for path in ["/q", "/q/a", "/other", "/zookeeper/quota/q"] {
+            create(&mut tree, path, b"12345");
+        }
+        create(
+            &mut tree,
+            "/zookeeper/quota/q/zookeeper_limits",
+            b"count=9,bytes=90",
+        );
+        create(
+            &mut tree,
+            "/zookeeper/quota/q/zookeeper_stats",
+            b"count=0,bytes=0",
+        );
+        tree
+    }
+
+    fn used(tree: &DataTree) -> &[u8] {
+        let stats = tree.node("/zookeeper/quota/q/zookeeper_stats").unwrap();
+        let stat = stats.stat();
+        assert_eq!((stat.version, stat.mzxid), (0, stat.czxid), "silently");
+        stats.data().unwrap()
+    }
+
+    #[test]
+    fn statistics_follow_the_subtree() {
+        let mut tree = tree_with_quota();
+        assert_eq!(used(&tree), b"count=2,bytes=10");
+        create(&mut tree, "/q/a/b", b"123");
+        create(&mut tree, "/qq", b"not below");
+        assert_eq!(used(&tree), b"count=3,bytes=13");
+        set_data(&mut tree, "/q", b"");
+        set_data(&mut tree, "/other", b"");
+        assert_eq!(used(&tree), b"count=3,bytes=8");
+        delete(&mut tree, "/q/a/b");
+        assert_eq!(used(&tree), b"count=2,bytes=5");
+        let quota = tree.quota("/q/a/anything").unwrap();
+        assert_eq!(
+            (&*quota.path, quota.limits.count, quota.used.bytes),
+            ("/q", 9, 5)
+        );
+        assert_eq!(tree.quota("/qq"), None);
+        delete(&mut tree, "/zookeeper/quota/q/zookeeper_limits");
+        assert_eq!(tree.quota("/q"), None);
+        create(&mut tree, "/q/c", b"123");
+        assert_eq!(used(&tree), b"count=2,bytes=5");
+    }
+
+    #[test]
+    fn the_deepest_quota_counts() {
+        let mut tree = tree_with_quota();
+        create(&mut tree, "/zookeeper/quota/q/a", b"");
+        create(
+            &mut tree,
+            "/zookeeper/quota/q/a/zookeeper_limits",
+            b"count=1",
+        );
+        create(&mut tree, "/q/a/b", b"123");
+        assert_eq!(
+            used(&tree),
+            b"count=2,bytes=10",
+            "it went to the quota of /q/a"
+        );
+        let quota = tree.quota("/q/a/b").unwrap();
+        assert_eq!((&*quota.path, quota.used), ("/q/a", QuotaFigures::NONE));
+    }
+
+    #[test]
+    fn loading_finds_and_measures_quotas() {
+        let mut tree = tree_with_quota();
+        // As a fuzzy snapshot would show it: statistics of another moment.
+        let stats = tree.arena.lookup("/zookeeper/quota/q/zookeeper_stats");
+        tree.arena
+            .set_data(stats.unwrap(), Some(b"count=77,bytes=7"));
+        let mut body = vec![];
+        assert!(SnapshotCursor::new().next_chunk(&tree, &mut body, usize::MAX));
+        let mut loader = SnapshotLoader::new();
+        assert!(loader.feed(&body).unwrap().done);
+        let mut tree = loader.finish().unwrap();
+        assert_eq!(used(&tree), b"count=2,bytes=10");
+        create(&mut tree, "/q/z", b"1");
+        assert_eq!(used(&tree), b"count=3,bytes=11");
+    }
+
+    /// Each of these stops Apache's pipeline; the pipeline refuses them, a log may still hold them.
+    #[test]
+    fn poisonous_quota_znodes_are_just_znodes() {
+        let mut tree = DataTree::new();
+        create(&mut tree, "/zookeeper/quota/zookeeper_limits", b"count=1");
+        create(&mut tree, "/zookeeper/quota/zookeeper_stats", b"");
+        create(&mut tree, "/zookeeper/zookeeper_limits", b"");
+        create(&mut tree, "/zookeeper/quotax", b"");
+        create(&mut tree, "/zookeeper/quotax/zookeeper_limits", b"");
+        create(&mut tree, "/a", b"1");
+        assert_eq!(tree.quota("/a"), None);
+        delete(&mut tree, "/zookeeper/quota/zookeeper_limits");
+        delete(&mut tree, "/zookeeper/zookeeper_limits");
+        delete(&mut tree, "/zookeeper/quotax/zookeeper_limits");
+        delete(&mut tree, "/zookeeper/quota");
+        create(&mut tree, "/b", b"1");
+    }
+
+    /// Text that is no quota, and statistics that are missing.
+    #[test]
+    fn limits_without_statistics_or_sense() {
+        let mut tree = DataTree::new();
+        create(&mut tree, "/zookeeper/quota/a", b"");
+        create(
+            &mut tree,
+            "/zookeeper/quota/a/zookeeper_limits",
+            b"\xff\xfe=count",
+        );
+        create(&mut tree, "/a", b"123");
+        let quota = tree.quota("/a").unwrap();
+        assert_eq!(
+            (quota.limits, quota.used),
+            (QuotaFigures::NONE, QuotaFigures::NONE)
+        );
+        create(&mut tree, "/zookeeper/quota/a/zookeeper_stats", b"nonsense");
+        assert_eq!(tree.quota("/a").unwrap().used.count, 1);
+        set_data(&mut tree, "/zookeeper/quota/a/zookeeper_stats", b"nonsense");
+        create(&mut tree, "/a/b", b"123");
+        assert_eq!(tree.quota("/a").unwrap().used.count, 0);
+    }
+}

@@ -29,7 +29,7 @@ enum State {
 #[derive(Debug)]
 struct Walking {
     /// Keeps the slot of `at` and the way on from it, should the znode be deleted.
-    _walk: Walk,
+    walk: Walk,
     /// Nothing that was created later is shown.
     start: Zxid,
     /// The znode looked at last.
@@ -45,9 +45,23 @@ impl SnapshotCursor {
         Self::default()
     }
 
+    /// Whether the walk has begun, or may begin, in this very tree. It cannot go on in another one,
+    /// as when a sync has replaced the tree meanwhile.
+    #[must_use]
+    pub fn is_of(&self, tree: &DataTree) -> bool {
+        match &self.state {
+            State::Walking(walking) => tree.arena.is_of(&walking.walk),
+            State::NotStarted | State::Done => true,
+        }
+    }
+
     /// Appends the next part of the body, at most `max_nodes` znodes (the first chunk also has all
-    /// sessions and ACLs), and says whether that was all. It must always be given the same tree.
+    /// sessions and ACLs), and says whether that was all.
+    ///
+    /// # Panics
+    /// If the walk is not [of this tree](Self::is_of).
     pub fn next_chunk(&mut self, tree: &DataTree, out: &mut Vec<u8>, max_nodes: usize) -> bool {
+        assert!(self.is_of(tree), "a walk goes on in the tree it began in");
         let mut left = max_nodes.max(1);
         let mut walking = match std::mem::take(&mut self.state) {
             State::Done => {
@@ -60,7 +74,7 @@ impl SnapshotCursor {
                 write_node(tree, ROOT, "", out);
                 left -= 1;
                 Walking {
-                    _walk: tree.arena.walk(),
+                    walk: tree.arena.walk(),
                     start: tree.last_processed_zxid,
                     at: ROOT,
                     path: String::new(),

@@ -250,8 +250,7 @@ impl WatchManager {
         if !one_shots {
             return;
         }
-        for at in first..out.len() {
-            let conn = out[at];
+        for &conn in &out[first..] {
             let before = self.bits(path, conn);
             if before & used != 0 {
                 self.set_bits(path, conn, before, before & !used);
@@ -357,4 +356,184 @@ fn dedup_from(out: &mut Vec<ConnId>, first: usize) {
         }
     }
     out.truncate(kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::prng::Prng;
+
+    const MODES: [WatchMode; 4] = [
+        WatchMode::Data,
+        WatchMode::Child,
+        WatchMode::Persistent,
+        WatchMode::PersistentRecursive,
+    ];
+
+    /// Apache's two tables as plain sets of (path, connection, mode).
+    #[derive(Default)]
+    struct Twin {
+        data: BTreeSet<(String, u64, u8)>,
+        child: BTreeSet<(String, u64, u8)>,
+    }
+
+    const STANDARD: u8 = 0;
+    const STAYS: u8 = 1;
+    const BELOW: u8 = 2;
+
+    impl Twin {
+        fn add(&mut self, path: &str, conn: u64, mode: WatchMode) {
+            let entry = |mode| (path.to_owned(), conn, mode);
+            match mode {
+                WatchMode::Data => self.data.insert(entry(STANDARD)),
+                WatchMode::Child => self.child.insert(entry(STANDARD)),
+                WatchMode::Persistent => {
+                    self.child.insert(entry(STAYS));
+                    self.data.insert(entry(STAYS))
+                }
+                WatchMode::PersistentRecursive => self.data.insert(entry(BELOW)),
+            };
+        }
+
+        fn remove(&mut self, path: &str, conn: u64, kind: WatcherType) -> bool {
+            let before = self.data.len() + self.child.len();
+            let hit = |mode: u8, only: Option<u8>| only.is_none_or(|only| only == mode);
+            let (data, child) = match kind {
+                WatcherType::Children => (Some(99), Some(STANDARD)),
+                WatcherType::Data => (Some(STANDARD), Some(99)),
+                WatcherType::Any => (None, None),
+                WatcherType::Persistent => (Some(STAYS), Some(STAYS)),
+                WatcherType::PersistentRecursive => (Some(BELOW), Some(BELOW)),
+            };
+            self.data
+                .retain(|(p, c, m)| p != path || *c != conn || !hit(*m, data));
+            self.child
+                .retain(|(p, c, m)| p != path || *c != conn || !hit(*m, child));
+            self.data.len() + self.child.len() < before
+        }
+
+        fn table(set: &mut BTreeSet<(String, u64, u8)>, path: &str, told: &mut BTreeSet<u64>) {
+            set.retain(|(p, conn, mode)| {
+                let above = p == "/" || path.starts_with(&format!("{p}/"));
+                if p == path || (above && *mode == BELOW) {
+                    told.insert(*conn);
+                }
+                !(p == path && *mode == STANDARD)
+            });
+        }
+
+        fn trigger(&mut self, kind: EventKind, path: &str) -> Vec<ConnId> {
+            let mut told = BTreeSet::new();
+            if kind != EventKind::ChildrenChanged {
+                Self::table(&mut self.data, path, &mut told);
+            }
+            if matches!(kind, EventKind::ChildrenChanged | EventKind::Deleted) {
+                Self::table(&mut self.child, path, &mut told);
+            }
+            told.into_iter().map(ConnId).collect()
+        }
+
+        fn counts(&self) -> WatchCounts {
+            let pairs = |set: &BTreeSet<(String, u64, u8)>| -> BTreeSet<(String, u64)> {
+                set.iter().map(|(p, c, _)| (p.clone(), *c)).collect()
+            };
+            let (data, child) = (pairs(&self.data), pairs(&self.child));
+            let all: BTreeSet<_> = data.union(&child).cloned().collect();
+            let paths: BTreeSet<_> = all.iter().map(|(path, _)| path).collect();
+            let conns: BTreeSet<_> = all.iter().map(|(_, conn)| conn).collect();
+            WatchCounts {
+                connections: conns.len(),
+                paths: paths.len(),
+                data_watches: data.len(),
+                child_watches: child.len(),
+            }
+        }
+    }
+
+    #[test]
+    fn like_apaches_two_tables() {
+        let paths = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/bb"];
+        let kinds = [
+            EventKind::Created,
+            EventKind::Deleted,
+            EventKind::DataChanged,
+            EventKind::ChildrenChanged,
+        ];
+        for seed in 0..50 {
+            let mut prng = Prng::new(seed);
+            let (mut watches, mut twin) = (WatchManager::new(), Twin::default());
+            for step in 0..500 {
+                let path = *prng.pick(&paths);
+                let conn = prng.below(5);
+                let kind = WatcherType::from_code(prng.between(1, 5) as i32).unwrap();
+                match prng.below(8) {
+                    0..=3 => {
+                        let mode = *prng.pick(&MODES);
+                        watches.add(path, ConnId(conn), mode);
+                        twin.add(path, conn, mode);
+                    }
+                    4 => {
+                        let removed = watches.remove(path, ConnId(conn), kind);
+                        assert_eq!(removed, twin.remove(path, conn, kind), "seed {seed}.{step}");
+                    }
+                    5 if prng.one_in(4) => {
+                        watches.remove_watcher(ConnId(conn));
+                        twin.data.retain(|(_, c, _)| *c != conn);
+                        twin.child.retain(|(_, c, _)| *c != conn);
+                    }
+                    _ => {
+                        let event = *prng.pick(&kinds);
+                        let mut told = vec![ConnId(77)];
+                        watches.trigger(event, path, &mut told);
+                        assert_eq!(told[0], ConnId(77), "what was there stays");
+                        let expected = twin.trigger(event, path);
+                        assert_eq!(told[1..], expected, "seed {seed}.{step} {event:?} {path}");
+                    }
+                }
+                assert_eq!(watches.counts(), twin.counts(), "seed {seed}.{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_event_for_a_deleted_znode_with_both_one_shots() {
+        let mut watches = WatchManager::new();
+        for mode in MODES {
+            watches.add("/a", ConnId(1), mode);
+        }
+        watches.add("/", ConnId(1), WatchMode::PersistentRecursive);
+        watches.add("/", ConnId(2), WatchMode::Child);
+        let mut told = vec![];
+        watches.trigger(EventKind::Deleted, "/a", &mut told);
+        assert_eq!(told, [ConnId(1)]);
+        assert!(!watches.contains("/a", ConnId(1), WatcherType::Data));
+        assert!(!watches.contains("/a", ConnId(1), WatcherType::Children));
+        assert!(watches.contains("/a", ConnId(1), WatcherType::Persistent));
+        told.clear();
+        watches.trigger(EventKind::ChildrenChanged, "/", &mut told);
+        assert_eq!(told, [ConnId(2)], "a recursive watch hears no child events");
+    }
+
+    #[test]
+    fn many_watchers_of_one_path_are_told_once_and_leave_nothing() {
+        let mut watches = WatchManager::new();
+        for conn in (0..1000).rev() {
+            watches.add("/lock", ConnId(conn), WatchMode::Data);
+        }
+        let mut told = vec![];
+        watches.trigger(EventKind::DataChanged, "/lock", &mut told);
+        assert_eq!(told, (0..1000).map(ConnId).collect::<Vec<_>>());
+        assert_eq!(watches.counts(), WatchCounts::default());
+        assert!(watches.by_path.is_empty() && watches.by_conn.is_empty());
+    }
+
+    #[test]
+    fn numbers_of_watcher_types() {
+        for code in [-1, 0, 6] {
+            assert_eq!(WatcherType::from_code(code), None);
+        }
+        assert_eq!(WatcherType::from_code(3), Some(WatcherType::Any));
+    }
 }
