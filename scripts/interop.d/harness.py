@@ -20,7 +20,6 @@ DRIFT = {
     "event zxid": "watch events carry the zxid of their txn since 3.9.0, -1 before",
     "persistent watch types": "checkWatches/removeWatches know the types 4 and 5 since 3.9.0",
     "create2 in multi": "create2 in a multi is answered as type 15 with Stat since 3.7.2, 3.8.2, 3.9.0",
-    "multi decode errors": "flags 5/6, unknown flags or a null ACL make the whole multi fail with -5 since 3.9",
     "IPv6 in ip ACLs": "ids of the ip scheme may be IPv6 addresses since ZOOKEEPER-4240 (2025)",
     "client deleteContainer": "deleteContainer from a client is refused by zkd; Apache 3.8.0 reads raw path bytes",
 }

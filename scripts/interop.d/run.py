@@ -23,6 +23,7 @@ import test_kazoo  # noqa: E402,F401
 import test_curator  # noqa: E402,F401
 import test_settings  # noqa: E402
 import test_sync  # noqa: E402,F401
+import test_twins  # noqa: E402,F401
 import test_directories  # noqa: E402,F401
 
 
@@ -37,6 +38,7 @@ def of_one_kind(kind):
         "quorum": lambda run: Ensemble(run, "quorum", [kind] * 4, observers=(4,)),
         "five": lambda run: Ensemble(run, "five", [kind] * 5, keys={"snapCount": 200, "syncLimit": 6}),
         "three": lambda run: Ensemble(run, "three", [kind] * 3, keys=SMALL),
+        "twins": lambda run: None,
         "directories": lambda run: None,
     }
 
@@ -55,6 +57,7 @@ def main():
     parser.add_argument("--record", action="store_true", help="write what zkCli prints against Apache into zkcli.expected")
     parser.add_argument("only", nargs="*", help="run only the tests whose group/name contains one of these")
     args = parser.parse_args()
+    args.zkd = args.zkd and os.path.abspath(args.zkd)
     logging.basicConfig(level=logging.CRITICAL)
     makers = {}
     if args.server in ("zkd", "apache"):
