@@ -53,16 +53,28 @@ fn main() {
     let each = (resident_bytes() - before) / total;
     report(&format!("memory per znode        {each:8} bytes"));
     timed("setData", total, || apply_all(&mut tree, &sets));
+    timed("setData of one", total, || {
+        for _ in &sets {
+            tree.apply(&sets[7], &mut ());
+        }
+    });
     timed("lookup and Stat", total, || {
         for path in &paths {
             black_box(tree.node(path).map(|node| (node.stat(), node.data())));
         }
     });
-    timed("the same again, one", total, || {
+    timed("lookup of one", total, || {
         for _ in &paths {
             black_box(tree.node(&paths[7]).map(|node| (node.stat(), node.data())));
         }
     });
+    timed("create and delete one", total, || {
+        for _ in &sets {
+            tree.apply(&creates[7], &mut ());
+            tree.apply(&deletes[7], &mut ());
+        }
+    });
+    tree.apply(&creates[7], &mut ());
     let mut body = Vec::new();
     timed("write snapshot", total, || {
         let mut cursor = SnapshotCursor::new();
