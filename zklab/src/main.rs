@@ -1,2 +1,5 @@
 //! The zklab binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    zklab::command::main()
+}

@@ -1,0 +1,432 @@
+//! The command line: types only, no behaviour.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
+#[derive(Debug, Parser)]
+#[command(
+    name = "zklab",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 ok · 1 product bug · 2 usage · 3 expectation missed · \
+    4 inconclusive · 5 environment · 6 a node died on its own · 130 interrupted"
+)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The lab
+    #[arg(
+        short = 'L',
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "ZKLAB_LAB"
+    )]
+    #[arg(default_value = "default")]
+    pub lab: String,
+    /// Print one JSON object (streams: one a line)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say on stderr what is being done
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Colours
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub color: Color,
+    /// No progress display on stderr
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Even into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an ensemble and wait until it serves
+    Up(UpArgs),
+    /// End a lab; nothing is left behind
+    Down(DownArgs),
+    /// List the labs of this machine
+    Ls,
+    /// Ask every node for its state
+    #[command(visible_alias = "ps")]
+    Status(StatusArgs),
+    /// Kill the leader and show the re-election, phase by phase
+    KillLeader(KillLeaderArgs),
+    /// Kill nodes
+    Kill(KillArgs),
+    /// Start nodes that are down
+    Start(NodesArgs),
+    /// End nodes gently (SIGTERM)
+    Stop(NodesArgs),
+    /// End nodes and start them again
+    Restart(RestartArgs),
+    /// Stop nodes in their tracks (SIGSTOP)
+    Pause(PauseArgs),
+    /// Let paused nodes go on (SIGCONT)
+    Resume(NodesArgs),
+    /// Show the servers' logs
+    Logs(LogsArgs),
+    /// Show what happened, event by event
+    Events(EventsArgs),
+    /// Speak with the ensemble as a client: ls, get, set, create, delete, stat
+    Cli(CliArgs),
+    /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
+    Env,
+    /// Say what works on this machine, and how to fix what does not
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The lab's name (default: that of --lab)
+    pub name: Option<String>,
+    /// Voting servers
+    #[arg(short, long, default_value_t = 5, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=250))]
+    pub nodes: u8,
+    /// Observers beside them
+    #[arg(short, long, default_value_t = 0, value_name = "M")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=249))]
+    pub observers: u8,
+    /// A zkd binary, `apache`, or `apache:DIR` (default: the zkd beside zklab, or on the PATH)
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<String>,
+    /// tickTime
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
+    pub tick: Duration,
+    /// The network: each node has 127.0.LAB.NODE of this machine's loopback
+    #[arg(long, default_value = "auto")]
+    pub net: NetArg,
+    /// Where the data go: `tmpfs`, `disk`, or a directory (which `down` leaves alone)
+    #[arg(long, value_name = "PLACE")]
+    pub data: Option<String>,
+    /// Start the servers one after another and tell what each does
+    #[arg(long)]
+    pub one_by_one: bool,
+    /// How long it may take (default: 10s, Apache ZooKeeper 60s)
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
+}
+
+/// A network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetArg {
+    /// The best one this machine offers.
+    Auto,
+    /// Loopback addresses.
+    Loopback,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The lab's name (default: that of --lab)
+    pub name: Option<String>,
+    /// End the servers gently and leave their data
+    #[arg(long)]
+    pub keep_data: bool,
+    /// End every lab
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Again every second
+    #[arg(long)]
+    pub watch: bool,
+    /// More columns
+    #[arg(long)]
+    pub wide: bool,
+}
+
+/// `kill-leader`.
+#[derive(Debug, Args)]
+pub struct KillLeaderArgs {
+    /// How often; from 2 on the dead node is started again each time
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub times: u32,
+    /// Time between a recovery and the next kill
+    #[arg(long, default_value = "0s", value_parser = duration, value_name = "DURATION")]
+    pub every: Duration,
+    /// Start the dead node again as soon as there is a new leader
+    #[arg(long)]
+    pub restart: bool,
+    /// Start the dead node again after this time
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub restart_after: Option<Duration>,
+    /// Exit with 3 if writes pause for longer
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub budget: Option<Duration>,
+    /// Give up if no write is acknowledged for this long
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// Nodes and nothing else.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// n1 n2 …, or leader, followers, observers, minority, majority, any, any-follower, not-leader, all
+    #[arg(required = true, value_name = "NODE")]
+    pub nodes: Vec<String>,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// The signal
+    #[arg(long, default_value = "KILL", value_name = "NAME")]
+    pub signal: String,
+    /// Start them again after this time
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub restart_after: Option<Duration>,
+}
+
+/// `restart`.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// One after another, the leader last, while clients write
+    #[arg(long)]
+    pub rolling: bool,
+    /// With SIGKILL instead of SIGTERM
+    #[arg(long)]
+    pub hard: bool,
+    /// Run this server from now on: an upgrade
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<String>,
+}
+
+/// `pause`.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Let them go on after this time
+    #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
+    pub for_: Option<Duration>,
+    /// Return when they have gone on and serve
+    #[arg(long, requires = "for_")]
+    pub wait: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Which (default: all)
+    #[arg(value_name = "NODE")]
+    pub nodes: Vec<String>,
+    /// Go on as the logs grow
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only lines that contain this
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
+    /// Sort the lines of all nodes by time
+    #[arg(long)]
+    pub merge: bool,
+    /// Only the last lines of each
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only these kinds, or groups of them: election,epoch,node.serving
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    pub kind: Vec<String>,
+    /// Only of these nodes
+    #[arg(long, value_delimiter = ',', value_name = "NODE")]
+    pub node: Vec<String>,
+    /// Only of the last while
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub since: Option<Duration>,
+}
+
+/// `cli`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Commands: ls PATH · get PATH · set PATH DATA [--version N] · create PATH \
+    [DATA] [--sequential] [--container] [--ttl DURATION] · delete PATH [--version N] · stat PATH\n\
+    Examples: zklab cli ls / · zklab cli n2 get /a · zklab cli leader set /a hello"
+)]
+pub struct CliArgs {
+    /// [NODE] COMMAND …: through this node, or through any
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "WORD")]
+    pub words: Vec<String>,
+}
+
+/// What follows `cli [NODE]`.
+#[derive(Debug, Parser)]
+#[command(name = "zklab cli", no_binary_name = true)]
+pub struct ClientCli {
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClientCommand,
+}
+
+/// What a client can do.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Names of the children
+    Ls {
+        /// Of this znode
+        #[arg(default_value = "/")]
+        path: String,
+    },
+    /// The data
+    Get {
+        /// Of this znode
+        path: String,
+    },
+    /// Replace the data
+    Set {
+        /// Of this znode
+        path: String,
+        /// With this
+        data: String,
+        /// Only if the version is this
+        #[arg(long)]
+        version: Option<i32>,
+    },
+    /// Make a znode
+    Create {
+        /// Here
+        path: String,
+        /// With this in it
+        #[arg(default_value = "")]
+        data: String,
+        /// Append a rising number to the name
+        #[arg(short, long)]
+        sequential: bool,
+        /// Gone when its last child is gone
+        #[arg(short, long, conflicts_with_all = ["sequential", "ttl"])]
+        container: bool,
+        /// Gone when not changed for this long
+        #[arg(short, long, value_parser = duration)]
+        ttl: Option<Duration>,
+    },
+    /// Delete a znode
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// This
+        path: String,
+        /// Only if the version is this
+        #[arg(long)]
+        version: Option<i32>,
+    },
+    /// Everything known of a znode but its data
+    Stat {
+        /// This
+        path: String,
+    },
+}
+
+/// Reads `250ms`, `1.5s`, `2m`; a bare number is refused, for nobody knows its unit.
+///
+/// # Errors
+/// If it is none of these.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .ok_or_else(|| format!("{text:?} needs a unit: 250ms, 2s, 1m"))?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a duration such as 250ms, 2s, 1m"))?;
+    let seconds = match unit.trim() {
+        "us" | "µs" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        other => return Err(format!("unknown unit {other:?}; use ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text:?} is too long"))
+}
+
+/// Where the data go, as typed.
+#[must_use]
+pub fn data_dir(text: &str) -> PathBuf {
+    std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        ClientCli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["5", "ms", "-1s", "1 parsec", "", "1.2.3s"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `events`: what happened, one line each.
+
+use super::Context;
+use crate::cli::EventsArgs;
+use crate::event::{LabEvent, LabEventKind};
+use crate::failure::{Exit, Failure, nearest};
+use crate::node::process::Ended;
+use crate::supervisor::client::{Connection, Early};
+use crate::supervisor::home::Root;
+use crate::supervisor::protocol::{Info, Request};
+
+/// The kinds there are.
+const KINDS: [&str; 26] = [
+    "node.spawned",
+    "node.starting",
+    "node.listening",
+    "node.recovered",
+    "node.role",
+    "node.serving",
+    "node.not_serving",
+    "node.stopping",
+    "node.stepped_down",
+    "node.exited",
+    "election.started",
+    "election.vote",
+    "election.ended",
+    "epoch.proposed",
+    "epoch.acked",
+    "epoch.bumped",
+    "epoch.first_commit",
+    "sync",
+    "leader.elected",
+    "quorum.lost",
+    "quorum.regained",
+    "client.write_acked",
+    "fault.on",
+    "fault.off",
+    "host.stall",
+    "all",
+];
+
+pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Failure> {
+    for kind in &args.kind {
+        check_kind(kind)?;
+    }
+    let nodes: Vec<String> = if args.node.is_empty() {
+        Vec::new()
+    } else {
+        let info: Info = context.ask(&Request::Info)?;
+        let chosen = super::logs::chosen(&info, &args.node)?;
+        chosen.iter().map(|node| node.id.to_string()).collect()
+    };
+    let now = crate::clock::now_us();
+    let mut connection = Connection::open(&Root::open()?, &context.lab)?;
+    let request = Request::Events {
+        follow: args.follow,
+    };
+    // The stream counts from the start of the lab, which its newest event cannot tell; ages are judged
+    // against the lab's own age.
+    let since = match args.since {
+        None => 0,
+        Some(since) => {
+            let status: crate::ensemble::status::Status = context.ask(&Request::Status)?;
+            let asked = crate::clock::now_us() - now;
+            (status.up_ms * 1000)
+                .saturating_sub(asked)
+                .saturating_sub(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+        }
+    };
+    let wanted = |event: &LabEvent| {
+        let kind = event.kind_name();
+        let by_kind = args.kind.is_empty() || args.kind.iter().any(|word| is_of(&kind, word));
+        let by_node = nodes.is_empty()
+            || event
+                .node
+                .is_some_and(|node| nodes.contains(&node.to_string()));
+        by_kind && by_node && event.t_us >= since
+    };
+    connection.call::<u64>(&request, |early| {
+        if let Early::Event(event) = early
+            && wanted(&event)
+        {
+            context.out.json(&event);
+            context.out.line(&line(context, &event));
+        }
+        true
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Is this kind the word, or of the group it names?
+fn is_of(kind: &str, word: &str) -> bool {
+    word == "all" || kind == word || kind.split('.').next() == Some(word)
+}
+
+fn check_kind(word: &str) -> Result<(), Failure> {
+    if KINDS.iter().any(|kind| is_of(kind, word)) {
+        return Ok(());
+    }
+    let groups = KINDS
+        .iter()
+        .map(|kind| kind.split('.').next().unwrap_or(kind));
+    let guess = nearest(word, KINDS.into_iter().chain(groups))
+        .map(|word| format!("; did you mean {word}?"))
+        .unwrap_or_default();
+    Err(
+        Failure::usage(format!("there is no kind of event {word:?}{guess}"))
+            .hint(format!("kinds: {}", KINDS.join(" "))),
+    )
+}
+
+/// `+4.118233 n3  election.started by n3 …`.
+fn line(context: &Context, event: &LabEvent) -> String {
+    let paint = context.out.paint;
+    let node = event.node.map_or("–".to_owned(), |node| node.to_string());
+    let kind = format!("{:<18}", event.kind_name());
+    let kind = match event.kind {
+        LabEventKind::NodeServing { .. }
+        | LabEventKind::LeaderElected { .. }
+        | LabEventKind::QuorumRegained { .. }
+        | LabEventKind::WriteAcked { .. } => paint.green(&kind),
+        LabEventKind::FaultOn { .. }
+        | LabEventKind::NodeExited { .. }
+        | LabEventKind::QuorumLost { .. } => paint.red(&kind),
+        LabEventKind::ElectionStarted { .. } | LabEventKind::HostStall { .. } => {
+            paint.yellow(&kind)
+        }
+        _ => kind,
+    };
+    let text = format!(
+        "+{}.{:06} {node:<3} {kind} {}",
+        event.t_us / 1_000_000,
+        event.t_us % 1_000_000,
+        text(&event.kind)
+    );
+    text.trim_end().to_owned()
+}
+
+fn exited(code: Option<i32>, signal: Option<i32>, expected: bool) -> String {
+    let own = if expected { "" } else { ", on its own" };
+    format!("{}{own}", Ended { code, signal })
+}
+
+/// What an event says beyond its kind.
+fn text(kind: &LabEventKind) -> String {
+    use LabEventKind as K;
+    match kind {
+        K::NodeSpawned { pid } => format!("process {pid}"),
+        K::NodeStarting { version } => format!("version {version}"),
+        K::NodeListening { port, address } => format!("{port} port at {address}"),
+        K::NodeRecovered {
+            zxid,
+            znodes,
+            took_us,
+        } => {
+            format!(
+                "{znodes} znodes, zxid {zxid}, in {} ms",
+                crate::clock::ms(*took_us)
+            )
+        }
+        K::NodeRole { role, reason } => format!("{role} ({reason})"),
+        K::NodeServing { role, epoch, zxid } => {
+            format!("as {role}, epoch {epoch}, zxid {zxid}")
+        }
+        K::NodeNotServing { why } => why.clone(),
+        K::NodeStopping { why, code } => format!("{why}, exit code {code}"),
+        K::NodeExited {
+            code,
+            signal,
+            expected,
+        } => exited(*code, *signal, *expected),
+        K::ElectionStarted { reason } => reason.clone(),
+        K::ElectionVote {
+            round,
+            vote,
+            zxid,
+            epoch,
+        } => {
+            format!("for {vote} in round {round} (zxid {zxid}, epoch {epoch})")
+        }
+        K::ElectionEnded {
+            winner,
+            round,
+            votes,
+            early,
+        } => {
+            let early = if *early { ", everybody agreed" } else { "" };
+            format!("{winner} wins round {round} after {votes} votes{early}")
+        }
+        K::EpochProposed { epoch } | K::EpochAcked { epoch } => format!("epoch {epoch}"),
+        K::LeaderElected { epoch } => format!("a quorum is in sync, epoch {epoch}"),
+        K::Sync {
+            to,
+            mode,
+            from_zxid,
+            to_zxid,
+        } => {
+            let mode = format!("{mode:?}").to_uppercase();
+            format!("{mode} to {to}, {from_zxid} → {to_zxid}")
+        }
+        K::FirstCommit { zxid } | K::WriteAcked { zxid } => format!("zxid {zxid}"),
+        K::SteppedDown { role, why } => format!("no longer {role}: {why}"),
+        K::EpochBumped { from, to } => format!("{from} → {to}"),
+        K::QuorumLost { have, need } | K::QuorumRegained { have, need } => {
+            format!("{have} voters serve, {need} are needed")
+        }
+        K::FaultOn { fault } | K::FaultOff { fault } => fault.clone(),
+        K::HostStall { ms } => format!("the machine stood still for {ms} ms"),
+    }
+}

@@ -1,0 +1,111 @@
+//! One file for each group of subcommands; this one parses, dispatches and ends with the right exit code.
+
+mod cli;
+mod doctor;
+mod events;
+mod kill_leader;
+mod labs;
+mod logs;
+mod nodes;
+mod up;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use clap_complete::generate;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{Cli, Color, Command};
+use crate::clock::now_us;
+use crate::failure::{Exit, Failure};
+use crate::report::Out;
+use crate::supervisor::client::{Connection, SUPERVISE};
+use crate::supervisor::home::Root;
+use crate::supervisor::protocol::Request;
+
+/// What a command gets.
+#[derive(Debug)]
+struct Context {
+    /// When the program was started.
+    asked_us: u64,
+    /// The lab meant.
+    lab: String,
+    /// Where results go.
+    out: Out,
+}
+
+impl Context {
+    /// Asks the supervisor of the lab one thing that has one answer.
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        let root = Root::open()?;
+        let mut connection = Connection::open(&root, &self.lab)?;
+        connection
+            .call(request, |_| true)?
+            .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))
+    }
+}
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let asked_us = now_us();
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == SUPERVISE)
+    {
+        return match crate::supervisor::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => ExitCode::from(failure.exit.code()),
+        };
+    }
+    let cli = Cli::parse();
+    let color = match cli.global.color {
+        Color::Auto => None,
+        Color::Always => Some(true),
+        Color::Never => Some(false),
+    };
+    let out = Out::new(
+        cli.global.json,
+        cli.global.quiet,
+        cli.global.verbose,
+        !cli.global.no_progress,
+        color,
+    );
+    let mut context = Context {
+        asked_us,
+        lab: cli.global.lab,
+        out,
+    };
+    let done = dispatch(&mut context, cli.command);
+    let exit = done.unwrap_or_else(|failure| {
+        context.out.failure(&failure);
+        failure.exit
+    });
+    ExitCode::from(exit.code())
+}
+
+fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Up(args) => up::run(context, args),
+        Command::Down(args) => labs::down(context, args),
+        Command::Ls => labs::ls(context),
+        Command::Status(args) => labs::status(context, &args),
+        Command::Env => labs::env(context),
+        Command::KillLeader(args) => kill_leader::run(context, &args),
+        Command::Kill(args) => nodes::kill(context, args),
+        Command::Start(args) => nodes::act(context, &Request::Start { nodes: args.nodes }),
+        Command::Stop(args) => nodes::act(context, &Request::Stop { nodes: args.nodes }),
+        Command::Resume(args) => nodes::act(context, &Request::Resume { nodes: args.nodes }),
+        Command::Pause(args) => nodes::pause(context, args),
+        Command::Restart(args) => nodes::restart(context, args),
+        Command::Logs(args) => logs::run(context, &args),
+        Command::Events(args) => events::run(context, &args),
+        Command::Cli(args) => cli::run(context, args),
+        Command::Doctor => Ok(doctor::run(context)),
+        Command::Completions { shell } => {
+            generate(shell, &mut Cli::command(), "zklab", &mut io::stdout());
+            Ok(Exit::Ok)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `up`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Context;
+use crate::cli::{NetArg, UpArgs, data_dir};
+use crate::failure::{Exit, Failure};
+use crate::net::NetKind;
+use crate::node::ServerKind;
+use crate::report::ensemble;
+use crate::report::progress::Progress;
+use crate::supervisor::client::{Connection, Early};
+use crate::supervisor::home::{DataPlace, Root};
+use crate::supervisor::protocol::{News, Request, UpReport, UpRequest};
+
+pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> {
+    if let Some(name) = args.name {
+        context.lab = name;
+    }
+    let out = &context.out;
+    Root::open()?.home(&context.lab)?;
+    let server = ServerKind::find(args.server.as_deref())?;
+    let timeout = args.timeout.unwrap_or(match server {
+        ServerKind::Zkd(_) => Duration::from_secs(10),
+        ServerKind::Apache(_) => Duration::from_secs(60),
+    });
+    let request = Request::Up(UpRequest {
+        name: context.lab.clone(),
+        nodes: args.nodes,
+        observers: args.observers,
+        server,
+        tick_ms: millis(args.tick).max(1),
+        net: match args.net {
+            NetArg::Auto | NetArg::Loopback => NetKind::Loopback,
+        },
+        data: data_place(args.data.as_deref()),
+        timeout_ms: millis(timeout),
+        one_by_one: args.one_by_one,
+        asked_us: context.asked_us,
+    });
+    let report: Option<UpReport> = {
+        let progress = Progress::start(out, "starting the servers");
+        Connection::launch()?.call(&request, |early| {
+            match early {
+                Early::News(News::Step(step)) => {
+                    progress.line(out, &ensemble::step(out, &step));
+                }
+                Early::News(News::Doing(text)) => {
+                    progress.say(&text);
+                    out.doing(&text);
+                }
+                Early::News(_) | Early::Event(_) => {}
+            }
+            true
+        })?
+    };
+    if let Some(report) = report {
+        ensemble::up(out, &report);
+    }
+    Ok(Exit::Ok)
+}
+
+/// Memory where the machine has a file system for it, unless the user wants something else.
+fn data_place(wanted: Option<&str>) -> DataPlace {
+    match wanted {
+        Some("disk") => DataPlace::Disk,
+        Some("tmpfs") => DataPlace::Tmpfs,
+        Some(dir) => DataPlace::Dir(data_dir(dir)),
+        None if Path::new("/dev/shm").is_dir() => DataPlace::Tmpfs,
+        None => DataPlace::Disk,
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,119 @@
+//! The command line's end of the conversation with a supervisor.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use serde::de::DeserializeOwned;
+
+use super::home::Root;
+use super::protocol::{Frame, News, Request};
+use crate::event::LabEvent;
+use crate::failure::{Context, Exit, Failure};
+
+/// The hidden subcommand that is the supervisor.
+pub const SUPERVISE: &str = "__supervise";
+
+/// A conversation.
+#[derive(Debug)]
+pub struct Connection {
+    reader: BufReader<UnixStream>,
+}
+
+/// What comes before the end of a conversation.
+#[derive(Clone, Debug)]
+pub enum Early {
+    /// A part of the result.
+    News(News),
+    /// An event.
+    Event(LabEvent),
+}
+
+impl Connection {
+    /// Speaks with the supervisor of a lab.
+    ///
+    /// # Errors
+    /// If there is no such lab.
+    pub fn open(root: &Root, lab: &str) -> Result<Self, Failure> {
+        match UnixStream::connect(root.home(lab)?.socket()) {
+            Ok(stream) => Ok(Self {
+                reader: BufReader::new(stream),
+            }),
+            Err(_) => root.unknown_lab(lab),
+        }
+    }
+
+    /// Starts a new supervisor and speaks with it. It is this very program, with one end of a socket
+    /// pair as its standard input; it detaches itself.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch() -> Result<Self, Failure> {
+        let cannot = || "cannot start the supervisor".to_owned();
+        let (ours, theirs) = UnixStream::pair().doing(cannot)?;
+        let program = std::env::current_exe().doing(cannot)?;
+        Command::new(program)
+            .arg(SUPERVISE)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .doing(cannot)?;
+        Ok(Self {
+            reader: BufReader::new(ours),
+        })
+    }
+
+    /// Sends a request and reads until the end of the answer; `early` gets what comes before. It
+    /// answers whether to go on.
+    ///
+    /// # Errors
+    /// What the supervisor says, or that it died.
+    pub fn call<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        mut early: impl FnMut(Early) -> bool,
+    ) -> Result<Option<T>, Failure> {
+        let mut line = serde_json::to_vec(request).doing(|| "cannot say that".to_owned())?;
+        line.push(b'\n');
+        // If it is gone already, the read below says so.
+        let _ = self.reader.get_mut().write_all(&line);
+        loop {
+            let early_one = match self.frame()? {
+                Frame::Done(value) => {
+                    return serde_json::from_value(value)
+                        .map(Some)
+                        .doing(|| "the supervisor's answer is not understood".to_owned());
+                }
+                Frame::Failed(failure) => return Err(failure),
+                Frame::News(news) => Early::News(news),
+                Frame::Event(event) => Early::Event(event),
+            };
+            if !early(early_one) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits until the supervisor has hung up.
+    pub fn wait_closed(mut self) {
+        let mut rest = String::new();
+        while matches!(self.reader.read_line(&mut rest), Ok(count) if count > 0) {}
+    }
+
+    fn frame(&mut self) -> Result<Frame, Failure> {
+        let mut line = String::new();
+        let count = self.reader.read_line(&mut line).unwrap_or(0);
+        if count == 0 {
+            return Err(Failure::new(
+                Exit::Environment,
+                "the supervisor of the lab died, and its servers with it",
+            )
+            .hint("`zklab up` makes a new lab"));
+        }
+        serde_json::from_str(&line)
+            .doing(|| "the supervisor's answer is not understood".to_owned())
+            .map_err(|failure| failure.hint("is it of another version? `zklab down` still works"))
+    }
+}

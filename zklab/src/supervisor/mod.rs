@@ -1,0 +1,443 @@
+//! The long-lived process that owns an ensemble.
+//!
+//! `zklab up` starts it; it detaches itself, claims the lab's directory, starts the servers as its own
+//! children and answers later command lines over a Unix socket. Its servers are bound to it by the
+//! kernel: when it dies, however it dies, they die. Everything runs on its main thread, in one
+//! current-thread runtime, because the kernel ties that bond to the thread that started a child.
+
+pub mod client;
+pub mod home;
+pub mod kill_leader;
+pub mod lifecycle;
+pub mod protocol;
+pub mod up;
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use self::home::{Belongings, Home, Root};
+use self::protocol::{DownReport, Frame, Info, InfoNode, News, Request, UpRequest};
+use crate::clock::{ms, now_us};
+use crate::ensemble::{Ensemble, status};
+use crate::event::{LabEventKind, Source};
+use crate::failure::{Context, Exit, Failure};
+use crate::observe::stall::StallMeter;
+
+/// Shorter stalls of the machine are not told as events.
+const STALL_EVENT_MIN: Duration = Duration::from_millis(20);
+
+/// A lab and what it takes to end it.
+#[derive(Debug)]
+pub struct Lab {
+    /// The ensemble.
+    pub ensemble: Arc<Ensemble>,
+    /// How the machine behaved.
+    pub stall: StallMeter,
+    root: Root,
+    home: Home,
+    /// The lab is this process's as long as this is open.
+    _held: File,
+    /// Ends the process; told by whoever has ended the lab.
+    end: mpsc::Sender<()>,
+}
+
+/// The supervisor, from its first instruction to its last. The command line is at standard input.
+///
+/// # Errors
+/// If it cannot even begin; everything later is told to the command line.
+pub fn run() -> Result<(), Failure> {
+    // A shell's own lock files and pipes must not be held by a process that outlives it.
+    close_inherited();
+    let cannot = || "the supervisor cannot begin".to_owned();
+    nix::unistd::setsid().doing(cannot)?;
+    std::env::set_current_dir("/").doing(cannot)?;
+    let stdin = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .doing(cannot)?;
+    let stream = std::os::unix::net::UnixStream::from(stdin);
+    stream.set_nonblocking(true).doing(cannot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(cannot)?;
+    runtime.block_on(async {
+        let stream = UnixStream::from_std(stream).doing(cannot)?;
+        serve(stream).await
+    })
+}
+
+fn close_inherited() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // The descriptor of the listing itself is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Makes the lab for the first command line, then answers the others until it is over.
+async fn serve(stream: UnixStream) -> Result<(), Failure> {
+    let mut talk = Talk::new(stream);
+    let Some(Request::Up(request)) = talk.request().await else {
+        return Ok(());
+    };
+    let (end, mut ended) = mpsc::channel(1);
+    let lab = match Lab::found(&request, end) {
+        Ok(lab) => Arc::new(lab),
+        Err(failure) => {
+            talk.finish(Err::<(), _>(failure)).await;
+            return Ok(());
+        }
+    };
+    let made = {
+        let news = talk.news();
+        tokio::select! {
+            made = up::run(&lab, &request, news) => Some(made),
+            () = talk.hung_up() => None,
+        }
+    };
+    let listener = match made {
+        Some(Ok(report)) => match lab.listen() {
+            Ok(listener) => {
+                talk.finish(Ok(report)).await;
+                listener
+            }
+            Err(failure) => return give_up(&lab, talk, failure).await,
+        },
+        Some(Err(failure)) => return give_up(&lab, talk, failure).await,
+        None => {
+            let failure = Failure::new(Exit::Interrupted, "interrupted");
+            return give_up(&lab, talk, failure).await;
+        }
+    };
+    let cannot = || "cannot wait for signals".to_owned();
+    let mut terminate = signal(SignalKind::terminate()).doing(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).doing(cannot)?;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    tokio::spawn(answer(Arc::clone(&lab), Talk::new(stream)));
+                }
+            }
+            _ = ended.recv() => return Ok(()),
+            _ = terminate.recv() => return lab.down(false).await.map(drop),
+            _ = interrupt.recv() => return lab.down(false).await.map(drop),
+        }
+    }
+}
+
+async fn give_up(lab: &Lab, talk: Talk, failure: Failure) -> Result<(), Failure> {
+    let ended = lab.down(false).await.map(drop);
+    talk.finish(Err::<(), _>(failure)).await;
+    ended
+}
+
+/// Answers one command line.
+async fn answer(lab: Arc<Lab>, mut talk: Talk) {
+    let Some(request) = talk.request().await else {
+        return;
+    };
+    tracing::info!(?request, "asked");
+    let news = talk.news();
+    let ensemble = &lab.ensemble;
+    match request {
+        Request::Up(_) => {
+            talk.finish(Err::<(), _>(Failure::usage("the lab is up already")))
+                .await;
+        }
+        Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
+        Request::Info => talk.finish(Ok(lab.info())).await,
+        Request::Start { nodes } => talk.finish(lifecycle::start(ensemble, &nodes).await).await,
+        Request::Stop { nodes } => talk.finish(lifecycle::stop(ensemble, &nodes).await).await,
+        Request::Restart {
+            nodes,
+            rolling,
+            hard,
+            server,
+        } => {
+            let how = lifecycle::Restart {
+                rolling,
+                hard,
+                server,
+            };
+            let work = lifecycle::restart(ensemble, &nodes, &how, &news);
+            talk.finish_unless_gone(work).await;
+        }
+        Request::Kill {
+            nodes,
+            signal,
+            restart_after_ms,
+        } => {
+            let done = lifecycle::kill(ensemble, &nodes, signal, restart_after_ms).await;
+            talk.finish(done).await;
+        }
+        Request::Pause {
+            nodes,
+            for_ms,
+            wait,
+        } => {
+            talk.finish(lifecycle::pause(ensemble, &nodes, for_ms, wait).await)
+                .await
+        }
+        Request::Resume { nodes } => talk.finish(lifecycle::resume(ensemble, &nodes).await).await,
+        Request::KillLeader(request) => {
+            let work = kill_leader::run(&lab, &request, &news);
+            talk.finish_unless_gone(work).await;
+        }
+        Request::Events { follow } => talk.tell_events(ensemble, follow).await,
+        Request::Down { keep_data } => {
+            let report = lab.down(keep_data).await;
+            talk.finish(report).await;
+            // The receiver is gone only if the process is ending already.
+            let _ = lab.end.send(()).await;
+        }
+    }
+}
+
+impl Lab {
+    /// Claims everything the lab needs: a network, a home, directories.
+    fn found(request: &UpRequest, end: mpsc::Sender<()>) -> Result<Self, Failure> {
+        let root = Root::open()?;
+        let (spec, net) = up::design(request, &root)?;
+        let belongings = Belongings {
+            data_dir: spec.data_dir.clone(),
+            nodes: spec.nodes.iter().map(|node| node.id).collect(),
+            keep_data: spec.keep_data,
+        };
+        let (home, held) = root.claim(&spec.name, &belongings)?;
+        log_to(&home)?;
+        let ensemble = Ensemble::new(spec, net, request.asked_us);
+        let stall = {
+            let ensemble = Arc::clone(&ensemble);
+            StallMeter::start(STALL_EVENT_MIN, move |end_us, length_us| {
+                let kind = LabEventKind::HostStall {
+                    ms: length_us / 1000,
+                };
+                ensemble.journal.push(end_us, None, Source::Host, kind);
+            })
+        };
+        Ok(Self {
+            ensemble,
+            stall,
+            root,
+            home,
+            _held: held,
+            end,
+        })
+    }
+
+    fn listen(&self) -> Result<UnixListener, Failure> {
+        let socket = self.home.socket();
+        let cannot = || format!("cannot listen on {}", socket.display());
+        let listener = UnixListener::bind(&socket).doing(cannot)?;
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).doing(cannot)?;
+        Ok(listener)
+    }
+
+    /// Ends the servers and removes everything.
+    async fn down(&self, keep_data: bool) -> Result<DownReport, Failure> {
+        let begin = now_us();
+        let spec = &self.ensemble.spec;
+        let keep = keep_data || spec.keep_data;
+        self.ensemble.end_all(keep).await?;
+        self.home.note(&Belongings {
+            data_dir: spec.data_dir.clone(),
+            nodes: spec.nodes.iter().map(|node| node.id).collect(),
+            keep_data: keep,
+        })?;
+        self.root.remove(&self.home)?;
+        Ok(DownReport {
+            v: 1,
+            cmd: "down".to_owned(),
+            lab: spec.name.clone(),
+            nodes: spec.nodes.len(),
+            ms: ms(now_us() - begin),
+            kept: keep.then(|| spec.data_dir.clone()),
+        })
+    }
+
+    fn info(&self) -> Info {
+        let ensemble = &self.ensemble;
+        let leader = ensemble.serving_leader().map(|(id, _)| id);
+        Info {
+            v: 1,
+            lab: ensemble.spec.name.clone(),
+            supervisor_pid: std::process::id(),
+            nodes: ensemble
+                .spec
+                .nodes
+                .iter()
+                .map(|node| InfoNode {
+                    id: node.id,
+                    addr: ensemble.net.client(node.id).to_string(),
+                    membership: node.membership,
+                    running: ensemble.view(node.id).process.is_some(),
+                    leads: leader == Some(node.id),
+                    log: node.log_file(),
+                    config: node.config_file(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The supervisor has no terminal: what it has to say goes into its home.
+fn log_to(home: &Home) -> Result<(), Failure> {
+    let file = home.log_file();
+    let file = File::create(&file).doing(|| format!("cannot write {}", file.display()))?;
+    // Setting it twice is impossible: a supervisor makes one lab in its life.
+    let _ = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(file)
+        .try_init();
+    Ok(())
+}
+
+/// One conversation, seen from the supervisor.
+#[derive(Debug)]
+struct Talk {
+    reader: BufReader<OwnedReadHalf>,
+    /// Frames leave through a task of their own, so that news never wait for a slow terminal.
+    frames: mpsc::UnboundedSender<Frame>,
+    /// Done when all frames have left.
+    flushed: oneshot::Receiver<()>,
+}
+
+/// Where news go; what comes after the listener hung up goes nowhere.
+#[derive(Clone, Debug)]
+pub struct NewsSink(mpsc::UnboundedSender<Frame>);
+
+impl NewsSink {
+    /// Tells something early.
+    pub fn tell(&self, news: News) {
+        // Nobody may be listening any more.
+        let _ = self.0.send(Frame::News(news));
+    }
+}
+
+impl Talk {
+    fn new(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        let (frames, outgoing) = mpsc::unbounded_channel();
+        let (done, flushed) = oneshot::channel();
+        tokio::spawn(write_frames(writer, outgoing, done));
+        Self {
+            reader: BufReader::new(reader),
+            frames,
+            flushed,
+        }
+    }
+
+    fn news(&self) -> NewsSink {
+        NewsSink(self.frames.clone())
+    }
+
+    /// The request, if it is one.
+    async fn request(&mut self) -> Option<Request> {
+        let mut line = String::new();
+        let count = self.reader.read_line(&mut line).await.unwrap_or(0);
+        if count == 0 {
+            return None;
+        }
+        match serde_json::from_str(&line) {
+            Ok(request) => Some(request),
+            Err(error) => {
+                let failure = Failure::usage(format!("the request is not understood: {error}"))
+                    .hint("is the lab of another version? `zklab down` ends it");
+                let _ = self.frames.send(Frame::Failed(failure));
+                None
+            }
+        }
+    }
+
+    /// Waits until the other end is closed.
+    async fn hung_up(&mut self) {
+        let mut rest = [0; 64];
+        while matches!(self.reader.read(&mut rest).await, Ok(count) if count > 0) {}
+    }
+
+    /// Says the end and waits until it has left.
+    async fn finish<T: Serialize>(self, result: Result<T, Failure>) {
+        let frame = match result.and_then(|value| {
+            serde_json::to_value(value).doing(|| "the result cannot be written".to_owned())
+        }) {
+            Ok(value) => Frame::Done(value),
+            Err(failure) => Frame::Failed(failure),
+        };
+        let Self {
+            frames, flushed, ..
+        } = self;
+        let _ = frames.send(frame);
+        drop(frames);
+        let _ = tokio::time::timeout(Duration::from_secs(1), flushed).await;
+    }
+
+    /// As [`Self::finish`], but gives the work up when the other end hangs up.
+    async fn finish_unless_gone<T: Serialize>(
+        mut self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) {
+        let done = tokio::select! {
+            done = work => done,
+            () = self.hung_up() => return,
+        };
+        self.finish(done).await;
+    }
+
+    async fn tell_events(mut self, ensemble: &Ensemble, follow: bool) {
+        let mut news = ensemble.journal.subscribe();
+        let mut seen = 0;
+        loop {
+            news.mark_unchanged();
+            for event in ensemble.journal.after(seen) {
+                seen = event.seq;
+                if self.frames.send(Frame::Event(event)).is_err() {
+                    return;
+                }
+            }
+            if !follow {
+                return self.finish(Ok(seen)).await;
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return },
+                () = self.hung_up() => return,
+            }
+        }
+    }
+}
+
+async fn write_frames(
+    mut writer: OwnedWriteHalf,
+    mut frames: mpsc::UnboundedReceiver<Frame>,
+    done: oneshot::Sender<()>,
+) {
+    while let Some(frame) = frames.recv().await {
+        let Ok(mut line) = serde_json::to_vec(&frame) else {
+            continue;
+        };
+        line.push(b'\n');
+        if writer.write_all(&line).await.is_err() {
+            break;
+        }
+    }
+    // Nobody may be waiting for it.
+    let _ = done.send(());
+}

@@ -1,0 +1,348 @@
+//! What the command line and the supervisor say to each other: one JSON object a line.
+//!
+//! The command line sends one [`Request`]; the supervisor answers any number of [`Frame::News`] and
+//! [`Frame::Event`], then [`Frame::Done`] or [`Frame::Failed`]. Both ends are the same program, but not
+//! always the same build (a lab may be older), so requests name what they want and unknown fields are
+//! passed over.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::{LabEvent, Role};
+use crate::failure::{Exit, Failure};
+use crate::id::NodeId;
+use crate::net::NetKind;
+use crate::node::{Membership, ServerKind};
+use crate::observe::clients::Tally;
+use crate::observe::waterfall::Reelection;
+use crate::supervisor::home::DataPlace;
+
+use crate::event::HexZxid;
+
+/// What the command line wants.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "kebab-case")]
+pub enum Request {
+    /// Make the ensemble; the first request of every supervisor.
+    Up(UpRequest),
+    /// Ask every node.
+    Status,
+    /// Addresses and files.
+    Info,
+    /// Start nodes that are down.
+    Start {
+        /// Which, as typed.
+        nodes: Vec<String>,
+    },
+    /// End nodes gently.
+    Stop {
+        /// Which, as typed.
+        nodes: Vec<String>,
+    },
+    /// End nodes and start them again.
+    Restart {
+        /// Which, as typed.
+        nodes: Vec<String>,
+        /// One after another, the leader last, waiting for each.
+        rolling: bool,
+        /// With SIGKILL.
+        hard: bool,
+        /// With this server from now on.
+        server: Option<ServerKind>,
+    },
+    /// Send a signal that ends nodes.
+    Kill {
+        /// Which, as typed.
+        nodes: Vec<String>,
+        /// The signal's number.
+        signal: i32,
+        /// Start them again after this time.
+        restart_after_ms: Option<u64>,
+    },
+    /// Stop nodes in their tracks.
+    Pause {
+        /// Which, as typed.
+        nodes: Vec<String>,
+        /// Let them go on after this time.
+        for_ms: Option<u64>,
+        /// Answer when they have gone on and serve.
+        wait: bool,
+    },
+    /// Let paused nodes go on.
+    Resume {
+        /// Which, as typed.
+        nodes: Vec<String>,
+    },
+    /// Kill the leader and watch.
+    KillLeader(KillLeaderRequest),
+    /// Events from the beginning, and then as they happen.
+    Events {
+        /// Do not end.
+        follow: bool,
+    },
+    /// End the lab.
+    Down {
+        /// Leave the data.
+        keep_data: bool,
+    },
+}
+
+/// A new lab.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpRequest {
+    /// Its name.
+    pub name: String,
+    /// Voters.
+    pub nodes: u8,
+    /// Observers.
+    pub observers: u8,
+    /// What they run.
+    pub server: ServerKind,
+    /// `tickTime`.
+    pub tick_ms: u64,
+    /// The network.
+    pub net: NetKind,
+    /// Where the data go.
+    pub data: DataPlace,
+    /// How long it may take.
+    pub timeout_ms: u64,
+    /// Start the servers one after another and tell what each does.
+    pub one_by_one: bool,
+    /// When the user asked, by the system's monotonic clock.
+    pub asked_us: u64,
+}
+
+/// How leaders shall die.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KillLeaderRequest {
+    /// How often.
+    pub times: u32,
+    /// Time between the recovery from one kill and the next kill.
+    pub every_ms: u64,
+    /// Start the dead node again after this time.
+    pub restart_after_ms: Option<u64>,
+    /// Miss the budget if writes pause for longer.
+    pub budget_ms: Option<u64>,
+    /// Give up if there is no write for this long.
+    pub timeout_ms: u64,
+}
+
+/// What the supervisor answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frame {
+    /// A part of the result, early.
+    News(News),
+    /// An event.
+    Event(LabEvent),
+    /// It is done; this is the result.
+    Done(Value),
+    /// It is not.
+    Failed(Failure),
+}
+
+/// A part of a result that people may want to see at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// What is being done now.
+    Doing(String),
+    /// `up --one-by-one`: a server was started, and this is where everybody stands.
+    Step(Step),
+    /// `kill-leader`: one re-election.
+    Reelection(Box<Reelection>),
+    /// `restart --rolling`: one node is back.
+    Act(Act),
+}
+
+/// A server was started, and this is where everybody stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The server that was started.
+    pub node: NodeId,
+    /// The servers that run, with state and vote.
+    pub running: Vec<StepNode>,
+    /// The leader, if there is one.
+    pub leader: Option<NodeId>,
+    /// Its epoch.
+    pub epoch: Option<i64>,
+    /// Votes needed for a quorum.
+    pub need: usize,
+    /// How long it took until everybody stood so, in microseconds.
+    pub took_us: u64,
+}
+
+/// One server in a [`Step`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepNode {
+    /// Its name.
+    pub id: NodeId,
+    /// Its state.
+    pub state: Role,
+    /// Whom it votes for.
+    pub vote: Option<String>,
+}
+
+/// A lab is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// `up`.
+    pub cmd: String,
+    /// Its name.
+    pub lab: String,
+    /// What it runs: `zkd 0.1.0`.
+    pub server: String,
+    /// Its network.
+    pub net: NetKind,
+    /// `tmpfs`, `disk` or a directory.
+    pub data: String,
+    /// Where the nodes' directories are.
+    pub data_dir: PathBuf,
+    /// From the command to everything serving, and a write acknowledged.
+    pub serving_ms: f64,
+    /// From the command to the first acknowledged write.
+    pub first_write_ms: f64,
+    /// What the time was used for; adds up to `serving_ms`.
+    pub phases: Vec<(String, f64)>,
+    /// The nodes.
+    pub nodes: Vec<UpNode>,
+    /// The leader, or the one node.
+    pub leader: NodeId,
+    /// Its epoch.
+    pub epoch: i64,
+    /// The zxid of the first write.
+    pub first_write_zxid: HexZxid,
+    /// The steps of `--one-by-one`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// The longest time the machine held everything up meanwhile.
+    pub host_stall_max_ms: f64,
+}
+
+/// A node of a lab that is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpNode {
+    /// Its name.
+    pub id: NodeId,
+    /// Its client address.
+    pub addr: String,
+    /// Its role.
+    pub role: Option<Role>,
+    /// Its process.
+    pub pid: Option<u32>,
+}
+
+/// What was done to one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Act {
+    /// The node.
+    pub id: NodeId,
+    /// What happened, in words: `serving after 44 ms`.
+    pub text: String,
+    /// How long it took, where that is meant.
+    pub ms: Option<f64>,
+    /// Was it the leader when it began?
+    pub leader: bool,
+    /// Its process, if it has one now.
+    pub pid: Option<u32>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// The command.
+    pub cmd: String,
+    /// The lab.
+    pub lab: String,
+    /// What was done to each node.
+    pub nodes: Vec<Act>,
+    /// Does a quorum serve now?
+    pub quorum: bool,
+    /// Voters that run, and voters needed.
+    pub have: usize,
+    /// Voters needed for a quorum.
+    pub need: usize,
+    /// `restart --rolling`: the longest time without an acknowledged write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes_paused_ms: Option<f64>,
+    /// How the command ends.
+    pub exit: Exit,
+}
+
+/// Leaders died.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KillReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// `kill-leader`.
+    pub cmd: String,
+    /// The lab.
+    pub lab: String,
+    /// One for each.
+    pub kills: Vec<Reelection>,
+    /// What the clients lived through in all.
+    pub clients: Tally,
+    /// Nodes on which the clients' znodes were read at the end.
+    pub read_on: Vec<NodeId>,
+    /// What no server may do, and one did; empty is good.
+    pub findings: Vec<String>,
+    /// `pass`, or what was missed.
+    pub verdict: String,
+    /// How the command ends.
+    pub exit: Exit,
+}
+
+/// Where everything is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Info {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// The lab.
+    pub lab: String,
+    /// The supervisor's process.
+    pub supervisor_pid: u32,
+    /// Its nodes.
+    pub nodes: Vec<InfoNode>,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InfoNode {
+    /// Its name.
+    pub id: NodeId,
+    /// Its client address.
+    pub addr: String,
+    /// Has it a vote?
+    pub membership: Membership,
+    /// Does it run?
+    pub running: bool,
+    /// Did it say that it leads?
+    pub leads: bool,
+    /// Its log.
+    pub log: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
+}
+
+/// A lab was ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DownReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// `down`.
+    pub cmd: String,
+    /// The lab.
+    pub lab: String,
+    /// How many nodes it had.
+    pub nodes: usize,
+    /// How long it took.
+    pub ms: f64,
+    /// Where the data were left.
+    pub kept: Option<PathBuf>,
+}
