@@ -25,6 +25,7 @@ use crate::ids::{ConnId, SessionId, Xid, Zxid};
 use crate::jute::{Reader, Record, Writer};
 use crate::record::opcode::OpCode;
 use crate::record::proto::{AuthPacket, ConnectRequest, xid};
+use crate::record::txn::TxnHeader;
 use crate::session::TouchCell;
 use crate::time::{Instant, Now};
 use crate::tree::{Applied, AppliedBody, DataTree};
@@ -571,9 +572,12 @@ impl Answer {
 }
 
 /// Whether a committed txn answers the request at the front of the lane.
-fn answers(front: Option<&Pending>, cxid: Xid, closes: bool) -> bool {
+fn is_answered_by(front: Option<&Pending>, header: &TxnHeader) -> bool {
+    let closes = header.kind == OpCode::CloseSession.code();
     matches!(front, Some(Pending::Submitted { xid, op, .. })
-        if *xid == cxid && *op != OpCode::Sync && (*op == OpCode::CloseSession) == closes)
+        if *xid == header.cxid
+            && *op != OpCode::Sync
+            && (*op == OpCode::CloseSession) == closes)
 }
 
 impl Lane {
@@ -605,14 +609,12 @@ impl Lane {
     pub(super) fn txn_applied(
         &mut self,
         reads: &Reads<'_>,
-        cxid: Xid,
-        zxid: Zxid,
-        closes: bool,
+        header: &TxnHeader,
         applied: &Applied,
         now: Instant,
         tally: &mut Tally,
     ) -> usize {
-        if !answers(self.pending.front(), cxid, closes) {
+        if !is_answered_by(self.pending.front(), header) {
             return 0;
         }
         if has_moved(applied) {
@@ -624,8 +626,8 @@ impl Lane {
         else {
             return 0;
         };
-        reply::write_reply(&mut self.out, xid, zxid, op, applied);
-        self.note(op.code(), xid, zxid, received, now, tally);
+        reply::write_reply(&mut self.out, xid, header.zxid, op, applied);
+        self.note(op.code(), xid, header.zxid, received, now, tally);
         1 + self.run(reads, now, tally)
     }
 

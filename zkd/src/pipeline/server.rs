@@ -388,27 +388,8 @@ impl ZkServer {
             self.options.max_session_timeout_ms,
         );
         let reattach = request.session_id != SessionId::NONE;
-        if reattach {
-            // Whoever has the session here loses it, even to somebody with a wrong password.
-            self.close_session_connection(request.session_id);
-            let password = auth::session_password(request.session_id);
-            let known = request.passwd.as_deref() == Some(password.as_slice());
-            if known
-                && read_only
-                && self
-                    .tree
-                    .read()
-                    .sessions()
-                    .contains_key(&request.session_id)
-            {
-                return cnxn.shut(self);
-            }
-            if !known || read_only {
-                let mut lane = cnxn.lane().lock();
-                lane.read_only = read_only;
-                lane.connected(SessionId::NONE, request.read_only.is_some());
-                return Flow::Close;
-            }
+        if reattach && let Some(flow) = self.refuse_session(cnxn, request, read_only) {
+            return flow;
         }
         let session = if reattach {
             request.session_id
@@ -446,6 +427,31 @@ impl ZkServer {
             })
         });
         Flow::Hold
+    }
+
+    /// Judges a session that a client came back with, as far as this server can: a wrong password gets the
+    /// answer of an expired session. A read-only server knows no session: one that the ensemble knows has
+    /// to wait for a quorum, and the client hears nothing.
+    fn refuse_session(
+        &self,
+        cnxn: &ServerCnxn,
+        request: &ConnectRequest,
+        read_only: bool,
+    ) -> Option<Flow> {
+        let session = request.session_id;
+        // Whoever has the session here loses it, even to somebody with a wrong password.
+        self.close_session_connection(session);
+        let known = request.passwd.as_deref() == Some(&auth::session_password(session)[..]);
+        if known && !read_only {
+            return None;
+        }
+        if known && self.tree.read().sessions().contains_key(&session) {
+            return Some(cnxn.shut(self));
+        }
+        let mut lane = cnxn.lane().lock();
+        lane.read_only = read_only;
+        lane.connected(SessionId::NONE, request.read_only.is_some());
+        Some(Flow::Close)
     }
 
     /// Notes that `session` talks through `cnxn`; false if the server stopped meanwhile or the
@@ -572,15 +578,7 @@ impl Batch<'_> {
                 auth: &self.server.options.auth,
                 conn: cnxn.id(),
             };
-            let left = lane.txn_applied(
-                &reads,
-                header.cxid,
-                header.zxid,
-                closes,
-                &applied,
-                self.now,
-                &mut self.tally,
-            );
+            let left = lane.txn_applied(&reads, header, &applied, self.now, &mut self.tally);
             self.server.outstanding_less(left);
             if closes {
                 self.server.outstanding_less(lane.shut());

@@ -98,8 +98,16 @@ pub(super) struct Outstanding {
     order: VecDeque<(Zxid, Arc<str>)>,
     /// The digest of the tree after all of them.
     digest: i64,
-    /// While a multi is prepared: what it replaced, oldest first, and the digest before it.
-    undo: Option<(Vec<(Arc<str>, Option<Change>)>, i64)>,
+    /// While a multi is prepared.
+    undo: Option<Undo>,
+}
+
+/// How to take back what a multi changed.
+#[derive(Debug)]
+struct Undo {
+    /// What stood at each path before, oldest first.
+    replaced: Vec<(Arc<str>, Option<Change>)>,
+    digest: i64,
 }
 
 impl Outstanding {
@@ -154,8 +162,8 @@ impl Outstanding {
         let replaced = self
             .by_path
             .insert(Arc::clone(&key), Change { zxid, state });
-        if let Some((undo, _)) = &mut self.undo {
-            undo.push((Arc::clone(&key), replaced));
+        if let Some(undo) = &mut self.undo {
+            undo.replaced.push((Arc::clone(&key), replaced));
         }
         self.order.push_back((zxid, key));
     }
@@ -179,7 +187,10 @@ impl Outstanding {
 
     /// From here on changes can be taken back.
     pub(super) fn begin(&mut self) {
-        self.undo = Some((Vec::new(), self.digest));
+        self.undo = Some(Undo {
+            replaced: Vec::new(),
+            digest: self.digest,
+        });
     }
 
     /// The changes since [`Self::begin`] stay.
@@ -189,11 +200,11 @@ impl Outstanding {
 
     /// Takes back the changes since [`Self::begin`].
     pub(super) fn roll_back(&mut self) {
-        let Some((undo, digest)) = self.undo.take() else {
+        let Some(undo) = self.undo.take() else {
             return;
         };
-        self.digest = digest;
-        for (path, replaced) in undo.into_iter().rev() {
+        self.digest = undo.digest;
+        for (path, replaced) in undo.replaced.into_iter().rev() {
             self.order.pop_back();
             match replaced {
                 Some(change) => self.by_path.insert(path, change),

@@ -13,6 +13,8 @@ mod quota;
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use crate::auth::{self, AuthConfig};
 use crate::error::ErrorCode;
 use crate::ids::{SessionId, Zxid};
@@ -198,17 +200,7 @@ impl Prep {
         context: &mut Context<'_>,
         create: Create,
     ) -> Result<(OpCode, Txn), ErrorCode> {
-        let mode = Mode::from_flags(create.flags).ok_or(ErrorCode::BadArguments)?;
-        if mode.ttl && !self.options.extended_types_enabled {
-            return Err(ErrorCode::Unimplemented);
-        }
-        let ttl_in_order = match create.ttl {
-            Some(ttl) => mode.ttl && (1..=TTL_MS_MAX).contains(&ttl),
-            None => !mode.ttl,
-        };
-        if !ttl_in_order {
-            return Err(ErrorCode::BadArguments);
-        }
+        let mode = self.create_mode(&create)?;
         context.check_session()?;
         let parent_path = parent_for_write(&create.path)?.to_owned();
         let acl = auth::fixup_acl(create.acl.as_deref(), &context.request.ids)?;
@@ -229,8 +221,7 @@ impl Prep {
         if matches!(parent_kind, EphemeralKind::Ephemeral(_)) {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        let data_len = length(create.data.as_ref());
-        self.check_quota(context, &path, data_len, 1)?;
+        self.check_quota(context, &path, length(create.data.as_ref()), 1)?;
 
         let kind = match create.op {
             OpCode::CreateContainer => EphemeralKind::Container,
@@ -238,63 +229,44 @@ impl Prep {
             _ if mode.ephemeral => EphemeralKind::Ephemeral(context.request.session),
             _ => EphemeralKind::Persistent,
         };
-        let parent_cversion = parent.stat.cversion.wrapping_add(1);
-        self.note_create(
-            context,
-            &parent_path,
-            parent,
-            &path,
-            &create.data,
-            &acl,
+        let new = NewNode {
+            path,
+            data: create.data,
+            acl,
             kind,
-        );
-        let acl = Some(acl);
-        let data = create.data;
-        let txn = match create.op {
-            OpCode::CreateContainer => Txn::CreateContainer(CreateContainerTxn {
-                path,
-                data,
-                acl,
-                parent_cversion,
-            }),
-            OpCode::CreateTtl => Txn::CreateTtl(CreateTtlTxn {
-                path,
-                data,
-                acl,
-                parent_cversion,
-                ttl: create.ttl.unwrap_or_default(),
-            }),
-            _ => Txn::Create(CreateTxn {
-                path,
-                data,
-                acl,
-                ephemeral: mode.ephemeral,
-                parent_cversion,
-            }),
+            parent_cversion: parent.stat.cversion.wrapping_add(1),
         };
-        Ok((create.op, txn))
+        self.note_create(context, &parent_path, parent, &new);
+        Ok((create.op, new.into_txn()))
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "two znodes and what becomes of them"
-    )]
+    /// What of a create can be judged before anything is looked up.
+    fn create_mode(&self, create: &Create) -> Result<Mode, ErrorCode> {
+        let mode = Mode::from_flags(create.flags).ok_or(ErrorCode::BadArguments)?;
+        if mode.ttl && !self.options.extended_types_enabled {
+            return Err(ErrorCode::Unimplemented);
+        }
+        let ttl_in_order = match create.ttl {
+            Some(ttl) => mode.ttl && (1..=TTL_MS_MAX).contains(&ttl),
+            None => !mode.ttl,
+        };
+        if ttl_in_order {
+            Ok(mode)
+        } else {
+            Err(ErrorCode::BadArguments)
+        }
+    }
+
     fn note_create(
         &mut self,
         context: &Context<'_>,
         parent_path: &str,
         mut parent: NodeState,
-        path: &str,
-        data: &Option<bytes::Bytes>,
-        acl: &[Acl],
-        kind: EphemeralKind,
+        new: &NewNode,
     ) {
         parent.child_count += 1;
         // The tree only ever raises the counter, so it sticks at its end.
-        parent.stat.cversion = parent
-            .stat
-            .cversion
-            .max(parent.stat.cversion.wrapping_add(1));
+        parent.stat.cversion = parent.stat.cversion.max(new.parent_cversion);
         parent.stat.pzxid = context.zxid;
         self.outstanding
             .set(context.zxid, context.tree, parent_path, Some(parent));
@@ -306,12 +278,13 @@ impl Prep {
             version: 0,
             cversion: 0,
             aversion: 0,
-            ephemeral_owner: kind.owner(),
+            ephemeral_owner: new.kind.owner(),
             pzxid: context.zxid,
         };
-        let state = NodeState::new(path, data.as_deref(), stat, acl.into());
+        let acl = new.acl.as_slice().into();
+        let state = NodeState::new(&new.path, new.data.as_deref(), stat, acl);
         self.outstanding
-            .set(context.zxid, context.tree, path, Some(state));
+            .set(context.zxid, context.tree, &new.path, Some(state));
     }
 
     fn delete(
@@ -499,6 +472,51 @@ impl Prep {
     }
 }
 
+/// A znode about to be created.
+struct NewNode {
+    path: String,
+    data: Option<Bytes>,
+    acl: Vec<Acl>,
+    kind: EphemeralKind,
+    /// The parent's stored cversion after it.
+    parent_cversion: i32,
+}
+
+impl NewNode {
+    fn into_txn(self) -> Txn {
+        let Self {
+            path,
+            data,
+            acl,
+            kind,
+            parent_cversion,
+        } = self;
+        let acl = Some(acl);
+        match kind {
+            EphemeralKind::Container => Txn::CreateContainer(CreateContainerTxn {
+                path,
+                data,
+                acl,
+                parent_cversion,
+            }),
+            EphemeralKind::Ttl(ttl) => Txn::CreateTtl(CreateTtlTxn {
+                path,
+                data,
+                acl,
+                parent_cversion,
+                ttl,
+            }),
+            EphemeralKind::Ephemeral(_) | EphemeralKind::Persistent => Txn::Create(CreateTxn {
+                path,
+                data,
+                acl,
+                ephemeral: kind != EphemeralKind::Persistent,
+                parent_cversion,
+            }),
+        }
+    }
+}
+
 /// What a request is answered with whose record cannot be read.
 const MALFORMED: ErrorCode = ErrorCode::MarshallingError;
 
@@ -552,6 +570,6 @@ fn next_version(current: i32, expected: i32) -> Result<i32, ErrorCode> {
     Ok(current.wrapping_add(1))
 }
 
-fn length(data: Option<&bytes::Bytes>) -> i64 {
+fn length(data: Option<&Bytes>) -> i64 {
     data.map_or(0, |data| data.len().cast_signed() as i64)
 }
