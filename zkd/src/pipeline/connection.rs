@@ -25,7 +25,7 @@ use crate::ids::{ConnId, SessionId, Xid, Zxid};
 use crate::jute::{Reader, Record, Writer};
 use crate::record::opcode::OpCode;
 use crate::record::proto::{AuthPacket, ConnectRequest, xid};
-use crate::record::txn::TxnHeader;
+use crate::record::txn::{TxnHeader, TxnRecord};
 use crate::session::TouchCell;
 use crate::time::{Instant, Now};
 use crate::tree::{Applied, AppliedBody, DataTree};
@@ -34,6 +34,9 @@ use crate::tree::{Applied, AppliedBody, DataTree};
 const LANE_MAX: usize = 4096;
 /// Bytes that may wait to be sent before the connection is no longer read from.
 const OUTPUT_MAX: usize = 4 << 20;
+/// Bytes at which a connection is given up that does not take its events, or asked for all this at once
+/// behind a write.
+const OUTPUT_ABANDONED: usize = 256 << 20;
 /// Length word, xid, opcode.
 const REQUEST_HEAD: usize = 4 + 8;
 
@@ -598,10 +601,15 @@ impl Lane {
         };
     }
 
-    /// Appends a watch event.
-    pub(super) fn event(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends a watch event. Says how many requests were dropped because the client takes nothing.
+    pub(super) fn event(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         write(&mut self.out);
         self.sent += 1;
+        if self.out.len() > OUTPUT_ABANDONED {
+            self.shut()
+        } else {
+            0
+        }
     }
 
     /// A txn of this session was applied: answers the request it came from, if that was asked here, and
@@ -609,11 +617,12 @@ impl Lane {
     pub(super) fn txn_applied(
         &mut self,
         reads: &Reads<'_>,
-        header: &TxnHeader,
+        record: &TxnRecord,
         applied: &Applied,
         now: Instant,
         tally: &mut Tally,
     ) -> usize {
+        let header = &record.header;
         if !is_answered_by(self.pending.front(), header) {
             return 0;
         }
@@ -626,7 +635,11 @@ impl Lane {
         else {
             return 0;
         };
-        reply::write_reply(&mut self.out, xid, header.zxid, op, applied);
+        if op == OpCode::Reconfig {
+            reply::reconfig_reply(&mut self.out, xid, record, applied);
+        } else {
+            reply::write_reply(&mut self.out, xid, header.zxid, op, applied);
+        }
         self.note(op.code(), xid, header.zxid, received, now, tally);
         1 + self.run(reads, now, tally)
     }
@@ -687,6 +700,9 @@ impl Lane {
                     tally.sent += frames - 1;
                     let zxid = reads.tree.last_processed_zxid();
                     self.note(op.code(), xid, zxid, received, now, tally);
+                    if self.out.len() > OUTPUT_ABANDONED {
+                        return count + self.shut();
+                    }
                 }
                 Some(Pending::Known { xid, op, answer }) => {
                     self.answer(reads.tree, xid, op, answer, now);

@@ -9,6 +9,7 @@ use crate::jute::{Record, Writer};
 use crate::record::data::Stat;
 use crate::record::opcode::OpCode;
 use crate::record::proto::{MultiHeader, ReplyHeader, xid};
+use crate::record::txn::{Txn, TxnRecord};
 use crate::tree::{Applied, AppliedBody, EventKind};
 
 /// Length word and reply header.
@@ -69,6 +70,20 @@ pub(super) fn write_reply(out: &mut Vec<u8>, xid: Xid, zxid: Zxid, op: OpCode, a
         return frame.fail(out, applied.err);
     }
     frame.close(out);
+}
+
+/// The answer to a reconfiguration: the new configuration and the Stat of its znode.
+pub(super) fn reconfig_reply(out: &mut Vec<u8>, xid: Xid, record: &TxnRecord, applied: &Applied) {
+    let frame = Frame::open(out, xid, record.header.zxid);
+    match (&record.txn, &applied.body) {
+        (Txn::SetData(set), AppliedBody::Stat(stat)) if applied.err == ErrorCode::Ok => {
+            let mut out_body = Writer::new(out);
+            out_body.buffer(set.data.as_deref());
+            stat.encode(&mut out_body);
+            frame.close(out);
+        }
+        _ => frame.fail(out, applied.err),
+    }
 }
 
 fn body(out: &mut Writer<'_>, body: &AppliedBody) {

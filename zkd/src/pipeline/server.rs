@@ -538,7 +538,8 @@ impl TriggerSink for Batch<'_> {
             if lane.phase == Phase::Over || !auth.permits(acl, perms::READ, &lane.ids) {
                 continue;
             }
-            lane.event(|out| reply::event(out, kind, path, zxid));
+            let dropped = lane.event(|out| reply::event(out, kind, path, zxid));
+            self.server.outstanding_less(dropped);
             self.tally.sent += 1;
             note_wake(&mut lane, cnxn, &mut self.woken);
         }
@@ -578,7 +579,7 @@ impl Batch<'_> {
                 auth: &self.server.options.auth,
                 conn: cnxn.id(),
             };
-            let left = lane.txn_applied(&reads, header, &applied, self.now, &mut self.tally);
+            let left = lane.txn_applied(&reads, record, &applied, self.now, &mut self.tally);
             self.server.outstanding_less(left);
             if closes {
                 self.server.outstanding_less(lane.shut());

@@ -2,9 +2,10 @@
 
 use zkd::ids::SessionId;
 use zkd::jute::{Reader, Record};
-use zkd::pipeline::{PrepOptions, ServerOptions};
+use zkd::pipeline::{Delivery, PrepOptions, ServerOptions};
 use zkd::record::data::{Acl, Id, Stat, perms};
 use zkd::record::opcode::OpCode;
+use zkd::record::txn::{SetDataTxn, Txn, TxnHeader, TxnRecord};
 
 use crate::harness::*;
 
@@ -584,4 +585,36 @@ fn reconfig_is_switched_off() {
         out.long(-1);
     });
     assert_eq!(s.err(c, OpCode::Reconfig, &body), -123);
+}
+
+/// A learner's client asked an Apache leader for it.
+#[test]
+fn a_reconfiguration_of_another_leader_is_answered_with_the_new_text() {
+    let mut s = TestServer::new();
+    let c = s.connect();
+    s.hold = true;
+    s.send(c, &frame(8, OpCode::Reconfig.code(), b"whatever"));
+    let Some(Delivery::Txn(refused)) = s.uncommitted.pop_front() else {
+        panic!("nothing prepared");
+    };
+    let done = TxnRecord {
+        header: TxnHeader {
+            kind: OpCode::Reconfig.code(),
+            ..refused.header
+        },
+        txn: Txn::SetData(SetDataTxn {
+            path: "/zookeeper/config".into(),
+            data: Some("server.1=a:1:2:participant\nversion=2".into()),
+            version: -1,
+        }),
+        digest: None,
+    };
+    s.server.apply(&[Delivery::Txn(done)], s.now);
+    let reply = s.replies(c).remove(0);
+    assert_eq!((reply.xid, reply.err, reply.zxid), (8, 0, 2));
+    let mut from = Reader::new(&reply.body);
+    let text = from.buffer("config").unwrap().unwrap();
+    assert!(text.ends_with(b"version=2"));
+    assert_eq!(Stat::decode(&mut from).unwrap().version, -1);
+    from.finish().unwrap();
 }

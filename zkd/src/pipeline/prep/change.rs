@@ -6,7 +6,7 @@
 //! `outstandingChanges`, `outstandingChangesForPath`.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hashbrown::HashMap;
 
@@ -29,18 +29,13 @@ pub(super) struct NodeState {
 
 impl NodeState {
     /// A znode about to be created.
-    pub(super) fn new(
-        path: &str,
-        data: Option<&[u8]>,
-        stat: StatPersisted,
-        acl: Arc<[Acl]>,
-    ) -> Self {
+    pub(super) fn new(path: &str, data: Option<&[u8]>, stat: StatPersisted, acl: &[Acl]) -> Self {
         Self {
             stat,
             child_count: 0,
             data_len: data_len(data),
             crc: digest::path_data_crc(path, data),
-            acl: Some(acl),
+            acl: Some(shared(acl)),
         }
     }
 
@@ -49,8 +44,8 @@ impl NodeState {
         self.crc = digest::path_data_crc(path, data);
     }
 
-    pub(super) fn set_acl(&mut self, acl: Arc<[Acl]>) {
-        self.acl = Some(acl);
+    pub(super) fn set_acl(&mut self, acl: &[Acl]) {
+        self.acl = Some(shared(acl));
     }
 
     /// Hands the ACL of the znode at `path` to `judge`.
@@ -75,6 +70,16 @@ impl NodeState {
         } else {
             0
         }
+    }
+}
+
+/// Nearly every znode has the open ACL: it is kept once.
+fn shared(acl: &[Acl]) -> Arc<[Acl]> {
+    static OPEN: LazyLock<Arc<[Acl]>> = LazyLock::new(|| Acl::open().into());
+    if *acl == **OPEN {
+        Arc::clone(&OPEN)
+    } else {
+        acl.into()
     }
 }
 

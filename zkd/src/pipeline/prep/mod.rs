@@ -281,8 +281,7 @@ impl Prep {
             ephemeral_owner: new.kind.owner(),
             pzxid: context.zxid,
         };
-        let acl = new.acl.as_slice().into();
-        let state = NodeState::new(&new.path, new.data.as_deref(), stat, acl);
+        let state = NodeState::new(&new.path, new.data.as_deref(), stat, &new.acl);
         self.outstanding
             .set(context.zxid, context.tree, &new.path, Some(state));
     }
@@ -388,7 +387,7 @@ impl Prep {
         self.permit(context, &path, &node, perms::ADMIN)?;
         let version = next_version(node.stat.aversion, version)?;
         node.stat.aversion = version;
-        node.set_acl(acl.as_slice().into());
+        node.set_acl(&acl);
         self.outstanding
             .set(context.zxid, context.tree, &path, Some(node));
         Ok((
