@@ -68,10 +68,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
          set it to false to accept that",
     ),
     (
-        "enforce.auth.enabled",
-        "false",
-        "enforced authentication is not implemented yet, and unauthenticated clients would be let in; \
-         set it to false to accept that",
+        "DigestAuthenticationProvider.enabled",
+        "true",
+        "the digest scheme cannot be switched off yet; set it to true or remove the key to accept that",
     ),
     (
         "ensembleAuthName",
@@ -120,6 +119,7 @@ const NOT_YET: &[(&str, Option<&str>)] = &[
     ("audit.impl.class", None),
     ("client.certReload", Some("false")),
     ("clientTcpKeepAlive", Some("false")),
+    ("connectToLearnerMasterLimit", Some("0")),
     ("connection_throttle_decrease_ratio", None),
     ("connection_throttle_drop_decrease", None),
     ("connection_throttle_drop_increase", None),
@@ -131,9 +131,7 @@ const NOT_YET: &[(&str, Option<&str>)] = &[
     ("connection_throttle_renew_session_weight", None),
     ("connection_throttle_tokens", Some("0")),
     ("connection_throttle_weight_enabled", Some("false")),
-    ("db.autocreate", Some("true")),
     ("enableEagerACLCheck", Some("false")),
-    ("enforce.auth.schemes", None),
     ("fips-mode", None),
     ("flushDelay", Some("0")),
     ("java.security.auth.login.config", None),
@@ -149,7 +147,10 @@ const NOT_YET: &[(&str, Option<&str>)] = &[
     ("largeRequestMaxBytes", None),
     ("largeRequestThreshold", Some("-1")),
     ("leader.ackLoggingFrequency", None),
+    ("leader.maxConcurrentDiffSyncs", None),
+    ("leader.maxConcurrentSnapSyncs", None),
     ("leader.maxTimeToWaitForEpoch", Some("-1")),
+    ("leaderConnectDelayDuringRetryMs", None),
     ("letAnySaslUserDoX", None),
     ("localSessionsEnabled", Some("false")),
     ("localSessionsUpgradingEnabled", Some("false")),
@@ -198,11 +199,13 @@ const NOT_YET: &[(&str, Option<&str>)] = &[
     ("security.auth_to_local", None),
     ("serializeLastProcessedZxid.enabled", Some("true")),
     ("server.realm", None),
+    ("snapshotSizeFactor", None),
     ("sslQuorumReloadCertFiles", Some("false")),
     ("superUser", None),
     ("syncEnabled", Some("true")),
     ("tcpKeepAlive", Some("false")),
     ("throttled_op_wait_time", Some("0")),
+    ("txnLogSizeLimitInKb", Some("-1")),
 ];
 
 /// Families of keys without effect, by the beginning of the name.

@@ -580,25 +580,39 @@ mod tests {
         }
     }
 
-    /// As an Apache 3.8.0 ensemble sent it in its election notifications.
-    const CAPTURED: &str = "server.1=127.0.0.1:21111:21121:participant\n\
-        server.2=127.0.0.1:21112:21122:participant\n\
-        server.3=127.0.0.1:21113:21123:participant\n\
-        server.4=127.0.0.1:21114:21124:observer\nversion=0";
+    /// As Apache sent them in election notifications and NEWLEADER: 3.8.0 with an observer; 3.9.3 with groups and
+    /// weights, with two addresses per server, and after a reconfiguration.
+    const CAPTURED: [&str; 4] = [
+        "server.1=127.0.0.1:21111:21121:participant\n\
+         server.2=127.0.0.1:21112:21122:participant\n\
+         server.3=127.0.0.1:21113:21123:participant\n\
+         server.4=127.0.0.1:21114:21124:observer\nversion=0",
+        "server.1=127.0.0.1:21111:21121:participant\n\
+         server.2=127.0.0.1:21112:21122:participant\n\
+         server.3=127.0.0.1:21113:21123:participant\n\
+         group.1=1:2\ngroup.2=3\nweight.1=2\nweight.2=1\nweight.3=0\nversion=0",
+        "server.1=127.0.0.1:21111:21121|127.0.0.2:21111:21121:participant\n\
+         server.2=127.0.0.1:21112:21122|127.0.0.2:21112:21122:participant\n\
+         server.3=[0:0:0:0:0:0:0:1]:21113:21123|127.0.0.1:21113:21123:participant\nversion=0",
+        "server.1=127.0.0.1:21111:21121:participant;127.0.0.1:21101\n\
+         server.2=127.0.0.1:21112:21122:participant;127.0.0.1:21102\n\
+         server.4=127.0.0.1:21114:21124:participant;127.0.0.1:21104\nversion=20000002d",
+    ];
 
     #[test]
     fn canonical_text_both_ways() {
-        for text in [
-            CAPTURED,
-            "server.1=a:1:2:participant;0.0.0.0:2181\nversion=100000000",
-            "server.1=a:1:2:participant\nserver.2=b:1:2:participant\nserver.3=c:1:2:observer\n\
-             group.1=1\ngroup.2=2\nweight.1=1\nweight.2=3\nversion=ffffffffff",
-            "version=0",
-        ] {
+        for text in CAPTURED.into_iter().chain(["version=0"]) {
             let membership = Membership::parse_text(text).unwrap();
             assert_eq!(membership.canonical_text(), text);
         }
-        let membership = Membership::parse_text(CAPTURED).unwrap();
+        let grouped = Membership::parse_text(CAPTURED[1]).unwrap();
+        assert!(grouped.is_hierarchical());
+        assert_eq!(grouped.weight(ServerId(1)), 2);
+        assert_eq!(
+            grouped.groups[&1],
+            BTreeSet::from([ServerId(1), ServerId(2)])
+        );
+        let membership = Membership::parse_text(CAPTURED[0]).unwrap();
         assert_eq!(membership.voters().len(), 3);
         assert_eq!(membership.observers(), BTreeSet::from([ServerId(4)]));
         assert!(!membership.is_hierarchical());

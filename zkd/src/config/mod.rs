@@ -58,8 +58,6 @@ pub struct Config {
     pub init_limit: u32,
     /// Ticks of silence between leader and learner (`syncLimit`).
     pub sync_limit: u32,
-    /// Ticks a learner may take to connect (`connectToLearnerMasterLimit`); 0 is `init_limit`.
-    pub connect_to_learner_master_limit: u32,
     /// Connections per client address (`maxClientCnxns`); 0 is no limit.
     pub max_client_cnxns: u32,
     /// Connections in all (`maxCnxns`); 0 is no limit.
@@ -76,19 +74,16 @@ pub struct Config {
     pub snap_size_limit_bytes: u64,
     /// By how much a log file grows at a time (`preAllocSize`, there in KiB).
     pub pre_alloc_size_bytes: u64,
-    /// A log file is ended beyond this size (`txnLogSizeLimitInKb`); 0 is no limit.
-    pub txn_log_size_limit_bytes: u64,
     /// Txns kept in memory for DIFF synchronization (`commitLogCount`).
     pub commit_log_count: usize,
-    /// A DIFF is taken from the log on disk while that is smaller than this part of the snapshot
-    /// (`snapshotSizeFactor`); below 0 never.
-    pub snapshot_size_factor: f64,
     /// How snapshots are written (`snapshot.compression.method`); all are read.
     pub snapshot_compression: SnapshotCompression,
     /// Start with logs but without a snapshot (`snapshot.trust.empty`).
     pub snapshot_trust_empty: bool,
     /// Create missing directories (`datadir.autocreate`).
     pub datadir_autocreate: bool,
+    /// Start without any data and without an `initialize` marker (`db.autocreate`).
+    pub db_autocreate: bool,
     /// Snapshots kept by a purge (`autopurge.snapRetainCount`), at least 3.
     pub snap_retain_count: u32,
     /// Time between purges in ms (`autopurge.purgeInterval`, there in hours or with a unit); 0 is never.
@@ -115,12 +110,6 @@ pub struct Config {
     pub min_notification_interval_ms: u64,
     /// Longest such pause, in ms (`fastleader.maxNotificationInterval`).
     pub max_notification_interval_ms: u64,
-    /// Pause of a learner before it dials the leader again, in ms (`leaderConnectDelayDuringRetryMs`).
-    pub leader_connect_delay_ms: u64,
-    /// SNAP synchronizations a leader runs at once (`leader.maxConcurrentSnapSyncs`).
-    pub max_concurrent_snap_syncs: u32,
-    /// DIFF synchronizations a leader runs at once (`leader.maxConcurrentDiffSyncs`).
-    pub max_concurrent_diff_syncs: u32,
     /// The leader takes clients (`leaderServes`).
     pub leader_serves: bool,
     /// What this server says it is (`peerType`); the list of servers has the last word.
@@ -141,8 +130,10 @@ pub struct Config {
     pub enforce_quota: bool,
     /// `super:<digest>` of the super user (`DigestAuthenticationProvider.superDigest`).
     pub super_digest: Option<String>,
-    /// The digest scheme can be used (`DigestAuthenticationProvider.enabled`).
-    pub digest_auth_enabled: bool,
+    /// Clients must authenticate by one of `enforced_schemes` (`enforce.auth.enabled`).
+    pub enforce_auth: bool,
+    /// The schemes that count for it (`enforce.auth.schemes`); empty unless it is enforced.
+    pub enforced_schemes: Vec<String>,
     /// No ACL is checked (`skipACL`).
     pub skip_acl: bool,
     /// Keep and compare the digest of the tree (`digest.enabled`).
@@ -174,7 +165,6 @@ impl Default for Config {
             tick_time_ms: 3000,
             init_limit: 0,
             sync_limit: 0,
-            connect_to_learner_master_limit: 0,
             max_client_cnxns: 60,
             max_cnxns: 0,
             sessionless_timeout_ms: 10_000,
@@ -183,12 +173,11 @@ impl Default for Config {
             snap_count: 100_000,
             snap_size_limit_bytes: 4_194_304 * 1024,
             pre_alloc_size_bytes: 65_536 * 1024,
-            txn_log_size_limit_bytes: 0,
             commit_log_count: 500,
-            snapshot_size_factor: 0.33,
             snapshot_compression: SnapshotCompression::None,
             snapshot_trust_empty: false,
             datadir_autocreate: true,
+            db_autocreate: true,
             snap_retain_count: 3,
             purge_interval_ms: 0,
             force_sync: true,
@@ -202,9 +191,6 @@ impl Default for Config {
             cnx_timeout_ms: 5000,
             min_notification_interval_ms: 200,
             max_notification_interval_ms: 60_000,
-            leader_connect_delay_ms: 100,
-            max_concurrent_snap_syncs: 10,
-            max_concurrent_diff_syncs: 100,
             leader_serves: true,
             peer_type: LearnerType::Participant,
             four_letter_whitelist: Whitelist::Words(BTreeSet::from([FourLetterWord::Srvr])),
@@ -214,7 +200,8 @@ impl Default for Config {
             container_max_never_used_ms: 0,
             enforce_quota: false,
             super_digest: None,
-            digest_auth_enabled: true,
+            enforce_auth: false,
+            enforced_schemes: Vec::new(),
             skip_acl: false,
             digest_enabled: true,
             close_session_txn_enabled: true,

@@ -125,6 +125,7 @@ impl Reading {
         let file = self.config.file.clone();
         self.judge_paths();
         self.judge_ports();
+        self.judge_auth();
         self.judge_limits();
         self.warn_of_settings();
         let from_file = self.config.dynamic_config_file.is_some();
@@ -167,6 +168,18 @@ impl Reading {
         }
         if !self.lines.contains_key("jute.maxbuffer.extrasize") {
             self.config.jute_max_buffer_extra = self.config.jute_max_buffer;
+        }
+    }
+
+    /// Enforced authentication without a scheme would lock everyone out; schemes alone enforce nothing.
+    fn judge_auth(&mut self) {
+        if !self.config.enforce_auth {
+            self.config.enforced_schemes.clear();
+        } else if !self.lines.contains_key("enforce.auth.schemes") {
+            self.problem(
+                "enforce.auth.enabled",
+                "enforce.auth.schemes is missing: expected the schemes that count, digest or ip",
+            );
         }
     }
 

@@ -118,12 +118,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         v,
         1..=1_000_000
     )),
-    plain!(
-        "connectToLearnerMasterLimit",
-        connect_to_learner_master_limit,
-        "a whole number of ticks, or 0 for initLimit",
-        |v| between(v, 0..=1_000_000)
-    ),
     plain!("maxClientCnxns", max_client_cnxns, COUNT, number),
     plain!("maxCnxns", max_cnxns, COUNT, number),
     plain!(
@@ -165,24 +159,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
         show: |config| Some((config.pre_alloc_size_bytes / KIB).to_string()),
     },
-    Setting {
-        key: "txnLogSizeLimitInKb",
-        expected: "a whole number of KiB; 0 or less for no limit",
-        set: |config, value| {
-            config.txn_log_size_limit_bytes = kib(value)?;
-            Some(())
-        },
-        show: |config| Some((config.txn_log_size_limit_bytes / KIB).to_string()),
-    },
     plain!("commitLogCount", commit_log_count, COUNT_FROM_ONE, |v| {
         between(v, 1..=100_000_000)
     }),
-    plain!(
-        "snapshotSizeFactor",
-        snapshot_size_factor,
-        "a number; below 0 for never",
-        |v: &str| { v.parse().ok().filter(|factor: &f64| factor.is_finite()) }
-    ),
     Setting {
         key: "snapshot.compression.method",
         expected: "gz, snappy, or nothing",
@@ -208,6 +187,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         boolean
     ),
     plain!("datadir.autocreate", datadir_autocreate, BOOLEAN, boolean),
+    plain!("db.autocreate", db_autocreate, BOOLEAN, boolean),
     plain!("autopurge.snapRetainCount", snap_retain_count, COUNT, |v| {
         Some(number::<u32>(v)?.max(3))
     }),
@@ -288,24 +268,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         MILLISECONDS_FROM_ONE,
         |v| between(v, 1..=INT_MAX)
     ),
-    plain!(
-        "leaderConnectDelayDuringRetryMs",
-        leader_connect_delay_ms,
-        MILLISECONDS,
-        |v| { between(v, 0..=INT_MAX) }
-    ),
-    plain!(
-        "leader.maxConcurrentSnapSyncs",
-        max_concurrent_snap_syncs,
-        COUNT_FROM_ONE,
-        |v| { between(v, 1..=u32::MAX) }
-    ),
-    plain!(
-        "leader.maxConcurrentDiffSyncs",
-        max_concurrent_diff_syncs,
-        COUNT_FROM_ONE,
-        |v| { between(v, 1..=u32::MAX) }
-    ),
     Setting {
         key: "leaderServes",
         expected: YES_NO,
@@ -370,12 +332,26 @@ pub(super) const SETTINGS: &[Setting] = &[
                 .map(|_| "super:(hidden)".to_owned())
         },
     },
-    plain!(
-        "DigestAuthenticationProvider.enabled",
-        digest_auth_enabled,
-        BOOLEAN,
-        boolean
-    ),
+    plain!("enforce.auth.enabled", enforce_auth, BOOLEAN, boolean),
+    Setting {
+        key: "enforce.auth.schemes",
+        expected: "digest and ip, with commas between",
+        set: |config, value| {
+            let schemes: Vec<&str> = value.split(',').map(str::trim).collect();
+            if !schemes
+                .iter()
+                .all(|scheme| matches!(*scheme, "digest" | "ip"))
+            {
+                return None;
+            }
+            config.enforced_schemes = schemes.into_iter().map(str::to_owned).collect();
+            Some(())
+        },
+        show: |config| {
+            let schemes = &config.enforced_schemes;
+            (!schemes.is_empty()).then(|| schemes.join(","))
+        },
+    },
     Setting {
         key: "skipACL",
         expected: YES_NO,

@@ -5,8 +5,10 @@
 //! unit, so that an average below a millisecond is still a number. Reads are not a snapshot: two values of
 //! one reading may be a few events apart. Counterpart: `ServerMetrics` and `metrics.impl`.
 
+mod event_meter;
 mod instrument;
 
+pub use event_meter::EventMeter;
 pub use instrument::{Counter, Gauge, Histogram, Percentiles, Summary, SummaryValue, Timing};
 
 /// The value of one metric at the moment it was read.
