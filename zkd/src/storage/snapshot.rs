@@ -36,6 +36,8 @@ use crate::tree::{DataTree, SnapshotCursor, SnapshotLoader};
 
 /// How much is read, and at least how much is written, at once.
 const CHUNK: usize = 512 * 1024;
+/// So many nodes say how large the others will be.
+const SAMPLE: usize = 1000;
 /// Nodes walked between two writes.
 const WALK_STEP: usize = 4096;
 /// What a snapshot ends with, compressed ones aside: the string of the last seal.
@@ -389,7 +391,12 @@ pub(super) fn load<D: Disk>(disk: &D, found: &SnapshotFile) -> Result<Loaded, St
         .open(Dir::Snap, &found.name)
         .map_err(|e| StorageError::io("open", &path, e))?;
     let compression = parse_name(&found.name).map_or(Compression::None, |(_, c)| c);
+    let size = match compression {
+        Compression::None => file.size().ok(),
+        Compression::Gzip | Compression::Snappy => None,
+    };
     let mut input = Input {
+        size,
         source: Source::new(file, compression),
         path,
         chunk: vec![0; CHUNK],
@@ -409,6 +416,8 @@ pub(super) fn load<D: Disk>(disk: &D, found: &SnapshotFile) -> Result<Loaded, St
 /// The uncompressed bytes of a snapshot, summed as they are used.
 struct Input<F> {
     source: Source<F>,
+    /// How many there are, where that is known before.
+    size: Option<u64>,
     path: PathBuf,
     chunk: Vec<u8>,
     /// `chunk[taken..filled]` is still to be used.
@@ -472,6 +481,7 @@ impl<F: DiskFile> Input<F> {
 
     fn body(&mut self) -> Result<DataTree, StorageError> {
         let mut loader = SnapshotLoader::new();
+        let mut reserved = false;
         loop {
             let piece = self.more()?;
             if piece.is_empty() {
@@ -484,6 +494,12 @@ impl<F: DiskFile> Input<F> {
             self.used(progress.consumed);
             if progress.done {
                 break;
+            }
+            if !reserved && loader.node_count() >= SAMPLE {
+                let left = self.size.unwrap_or(0).saturating_sub(self.offset);
+                let count = left * loader.node_count() as u64 / self.offset;
+                loader.reserve(usize::try_from(count).unwrap_or(0));
+                reserved = true;
             }
         }
         loader.finish().map_err(|e| self.corrupt(e.to_string()))

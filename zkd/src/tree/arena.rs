@@ -196,11 +196,8 @@ impl Arena {
         self.get_mut(parent).children += 1;
         let hash = hash_of(&self.hash, parent, name.as_bytes());
         let (chunks, payloads, hasher) = (&self.chunks, &self.payloads, &self.hash);
-        self.shards[shard(hash)].insert_unique(hash, id, |&other| {
-            let node = &chunks[(other >> CHUNK_BITS) as usize][other as usize % CHUNK];
-            let (name, _) = split_payload(payloads.get(node.payload));
-            hash_of(hasher, node.parent, name)
-        });
+        self.shards[shard(hash)]
+            .insert_unique(hash, id, |&other| rehash(chunks, payloads, hasher, other));
         self.live += 1;
         id
     }
@@ -287,6 +284,15 @@ impl Arena {
                 return;
             }
             at = self.get(at).next;
+        }
+    }
+
+    /// Makes room in the index for about `count` znodes more, so that it need not grow step by
+    /// step.
+    pub(super) fn reserve(&mut self, count: usize) {
+        let (chunks, payloads, hasher) = (&self.chunks, &self.payloads, &self.hash);
+        for shard in &mut self.shards {
+            shard.reserve(count / SHARDS, |&id| rehash(chunks, payloads, hasher, id));
         }
     }
 
@@ -429,6 +435,18 @@ fn split_payload(payload: &[u8]) -> (&[u8], &[u8]) {
         }
         _ => (&[], &[]), // a freed slot
     }
+}
+
+/// The hash a znode stands under in the index.
+fn rehash(
+    chunks: &[Vec<Node>],
+    payloads: &Payloads,
+    hasher: &DefaultHashBuilder,
+    id: NodeId,
+) -> u64 {
+    let node = &chunks[(id >> CHUNK_BITS) as usize][id as usize % CHUNK];
+    let (name, _) = split_payload(payloads.get(node.payload));
+    hash_of(hasher, node.parent, name)
 }
 
 fn hash_of(hasher: &DefaultHashBuilder, parent: NodeId, name: &[u8]) -> u64 {

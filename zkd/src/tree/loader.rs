@@ -125,6 +125,19 @@ impl SnapshotLoader {
         })
     }
 
+    /// How many znodes have been read.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.tree.as_ref().map_or(0, DataTree::node_count)
+    }
+
+    /// Makes room for about `count` znodes more; nothing happens before the first.
+    pub fn reserve(&mut self, count: usize) {
+        if let Some(tree) = &mut self.tree {
+            tree.arena.reserve(count);
+        }
+    }
+
     /// The tree, with its quotas measured and its unused ACLs forgotten. Which zxid it stands at is
     /// not in the body: the caller sets it.
     ///
