@@ -34,3 +34,6 @@ pub mod zab;
 
 // Floor 5: the server.
 pub mod status;
+
+// Floor 6: drivers.
+pub mod runtime;
