@@ -24,6 +24,7 @@ import test_curator  # noqa: E402,F401
 import test_settings  # noqa: E402
 import test_sync  # noqa: E402,F401
 import test_twins  # noqa: E402,F401
+import test_startup  # noqa: E402,F401
 import test_directories  # noqa: E402,F401
 
 
@@ -60,15 +61,18 @@ def main():
     args.zkd = args.zkd and os.path.abspath(args.zkd)
     logging.basicConfig(level=logging.CRITICAL)
     makers = {}
-    if args.server in ("zkd", "apache"):
-        makers = of_one_kind(args.server)
-    elif args.server == "mixed":
+    if args.server == "mixed":
         makers = MIXED
     else:
-        makers = of_one_kind("zkd") | MIXED
+        kind = args.server.replace("all", "zkd")
+        makers = of_one_kind(kind)
+        if kind == "zkd":
+            makers["startup"] = lambda run: None
+        if args.server == "all":
+            makers |= MIXED
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = tempfile.mkdtemp(prefix="zkd-interop-")
-    run = Run(args.server, servers.Net(), directory, args.zkd, args.only, makers)
+    run = Run(args.server.replace("all", "zkd"), servers.Net(), directory, args.zkd, args.only, makers)
     run.record = args.record
     if args.list:
         for group, _, name, _ in run.selected():

@@ -142,15 +142,16 @@ class Server:
     def end(self, how):
         if not self.alive():
             return None
-        self.process.send_signal(how)
+        process, self.process = self.process, None
+        process.send_signal(how)
         try:
-            status = self.process.wait(30)
+            return process.wait(30)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            process.kill()
+            process.wait()
             raise AssertionError(f"{self} did not end within 30 s of signal {how}") from None
-        _running.discard(self.process)
-        return status
+        finally:
+            _running.discard(process)
 
     def pause(self):
         """SIGSTOP, and waits until every thread stands still."""
@@ -222,8 +223,8 @@ class Ensemble:
         return self.ready()
 
     def ready(self, within_s=90):
-        """Waits until every live server serves in a role."""
-        for s in self.live():
+        """Waits until every server that was started, and not ended by us, serves in a role."""
+        for s in [s for s in self.servers if s.process is not None]:
             if self.standalone:
                 s.wait_mode("standalone", within_s=within_s)
             elif s.sid in self.observers:

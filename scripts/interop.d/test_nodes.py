@@ -290,7 +290,8 @@ def test_multi(t):
         same("the end of it", c.children(f"{t.path}/a"), ["s-0000000001", "s-0000000002"])
         err, results = c.multi([(wire.CREATE2, create_body(f"{t.path}/two", b"12"))])
         kind, value = (results[0][0], results[0][2])
-        want = t.drift("create2 in multi", (wire.CREATE, f"{t.path}/two"), (wire.CREATE2, (f"{t.path}/two", c.exists(f"{t.path}/two"))))
+        want = t.drift("create2 in multi", (wire.CREATE, f"{t.path}/two"), (wire.CREATE2, (f"{t.path}/two", c.exists(f"{t.path}/two"))),
+                       decided_by=t.leader())
         same("create2", (err, kind, value), (0, *want))
         err, results = c.multi([(wire.CREATE_CONTAINER, create_body(f"{t.path}/cont", b"", 4)),
                                 (wire.CREATE_TTL, create_body(f"{t.path}/ttl", b"", 5, OPEN, 60000))])

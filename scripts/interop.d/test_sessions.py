@@ -323,7 +323,7 @@ def test_four_letter_words(t):
     same("missing in mntr", missing, [])
     for key, value in list(values.items())[2:]:
         if key not in ("zk_peer_state", "zk_observer_master_id"):
-            float(value)
+            float(int(value, 16) if value.startswith("0x") else value)
     conf = dict(line.split("=", 1) for line in four_letter(t.host, "conf").splitlines() if "=" in line)
     wanted = {"clientPort": "2181", "tickTime": "500", "maxClientCnxns": "0", "minSessionTimeout": "1000", "maxSessionTimeout": "10000",
               "serverId": "0" if mode == "standalone" else str(t.server.sid)}
