@@ -113,6 +113,8 @@ pub struct Learner {
     pub(super) last_received: Zxid,
     /// The newest txn handed out as committed.
     pub(super) last_committed: Zxid,
+    /// The leader of this epoch gets to hear that this server has no history at all.
+    pub(super) claims_nothing_in: Option<Epoch>,
     /// The database was replaced or cut, and no snapshot of it is on disk yet.
     pub(super) unsettled: bool,
     pub(super) out: LearnerReady,
@@ -140,6 +142,7 @@ impl Learner {
             pending: VecDeque::new(),
             last_received: history.last_zxid,
             last_committed: history.last_zxid,
+            claims_nothing_in: None,
             unsettled: false,
             out: LearnerReady::default(),
             now,
@@ -258,6 +261,23 @@ impl Learner {
     #[must_use]
     pub fn must_reload(&self) -> bool {
         self.unsettled
+    }
+
+    /// The epoch whose leader asked for a cut that this server's log does not allow: it has the txn to
+    /// keep only inside a snapshot that goes further. Give it to the next learner's
+    /// [`Self::ask_for_snapshot`]; without that the same would happen for ever.
+    #[must_use]
+    pub fn cannot_cut_for(&self) -> Option<Epoch> {
+        (self.state == State::Over)
+            .then_some(self.claims_nothing_in)
+            .flatten()
+    }
+
+    /// Tells the leader of `epoch`, if it is met again, that this server has no history, so that it sends
+    /// a SNAP. Safe because this server has promised that epoch before: its ACKEPOCH is neither counted
+    /// nor compared any more. Call it before the first step.
+    pub fn ask_for_snapshot(&mut self, epoch: Epoch) {
+        self.claims_nothing_in = Some(epoch);
     }
 
     /// The newest committed txn handed out.
@@ -403,8 +423,15 @@ impl Learner {
                 .push(PeerEvent::EpochProposed { epoch: epoch.0 });
         } else {
             // Promised before: this server must not be counted a second time.
-            let ack = wire::ack_epoch(history.last_zxid, Epoch::NONE);
-            self.out.send.push(ack);
+            let last_zxid = if self.claims_nothing_in == Some(epoch) {
+                Zxid::ZERO
+            } else {
+                history.last_zxid
+            };
+            self.out.send.push(wire::ack_epoch(last_zxid, Epoch::NONE));
+        }
+        if self.claims_nothing_in != Some(epoch) {
+            self.claims_nothing_in = None;
         }
         self.state = State::AwaitingSync;
     }

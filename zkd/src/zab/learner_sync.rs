@@ -17,6 +17,13 @@ impl Learner {
     /// DIFF or TRUNC (TLA+ `FollowerProcessSyncMessage`).
     pub(super) fn on_sync_start(&mut self, packet: &QuorumPacket) {
         match packet.kind {
+            packet::DIFF | packet::TRUNC if self.claims_nothing_in.is_some() => self.fail_fatally(
+                13,
+                format!(
+                    "the leader answered {} to a server without history",
+                    packet::name(packet.kind)
+                ),
+            ),
             packet::DIFF => {
                 // ZOOKEEPER-2355: the zxid of a DIFF says where the leader is, not where this server is.
                 self.start_sync(SyncMode::Diff, packet.zxid);
@@ -71,14 +78,13 @@ impl Learner {
             return;
         }
         if last_zxid != self.last_received {
-            // ZOOKEEPER-3701: going on with another history would split the ensemble.
-            self.fail_fatally(
-                13,
-                format!(
-                    "the log was to be cut behind {} and ends with {last_zxid}",
-                    self.last_received
-                ),
-            );
+            // ZOOKEEPER-3701: going on with another history would split the ensemble. Apache exits with
+            // 13 here, for ever; nothing was cut, so this server can ask for a SNAP instead.
+            self.claims_nothing_in = Some(self.epoch);
+            self.fail(format!(
+                "the log cannot be cut behind {}, its last txn is {last_zxid}",
+                self.last_received
+            ));
             return;
         }
         self.journal.truncated(last_zxid);

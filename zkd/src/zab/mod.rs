@@ -46,11 +46,14 @@ pub struct Proposal {
 pub enum Write {
     /// Append to the txn log.
     Txn(Proposal),
-    /// Cut everything behind this zxid off the log, and load the database again from what is left.
+    /// Cut everything behind this zxid off the log, and load the database again from what is left. If the
+    /// log does not hold the txn and no snapshot ends with it, nothing is cut: what it holds may be needed.
     /// The completion brings the loaded database ([`learner::LearnerInput::Truncated`]).
     Truncate(Zxid),
     /// Write the tree as it stands, named after this zxid, and sync it: the end of a SNAP or TRUNC
-    /// synchronization. Everything up to the zxid was handed out to be applied by an earlier ready.
+    /// synchronization. Everything up to the zxid was handed out to be applied by an earlier ready. Once it
+    /// is durable, whatever else the disk holds behind this zxid, txns and snapshots, is removed: it is of
+    /// another history, and would come back at the next start.
     Snapshot(Zxid),
     /// Store the promise not to follow an older leader.
     AcceptedEpoch(Epoch),

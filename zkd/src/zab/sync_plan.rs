@@ -5,8 +5,9 @@
 //! empty, its bounds are the last txn of the leader's history and not the zxid that stands for the new
 //! epoch, so that a learner with the same history needs nothing.
 //!
-//! A TRUNC names only txns that exist: the learner cuts behind a record it must find (ZOOKEEPER-1154,
-//! trap of `FileTxnLog.truncate`, which keeps one record too many otherwise).
+//! A TRUNC names the last txn both sides may share (ZOOKEEPER-1154). Where the leader has that history
+//! only as a snapshot, the learner may not find the txn; a learner of this kind then asks for a SNAP
+//! (`Learner::ask_for_snapshot`).
 
 use super::committed_log::CommittedLog;
 use crate::ids::Zxid;
@@ -61,9 +62,6 @@ impl SyncPlan {
         // The zxid of a new epoch is no txn: it can neither be found nor be behind the leader's last.
         let is_epoch_zxid = peer_last.counter() == 0;
         if peer_last > max && !is_epoch_zxid {
-            if max.counter() == 0 {
-                return Self::Snap;
-            }
             return Self::Trunc {
                 to: max,
                 cursor: max,
@@ -201,10 +199,10 @@ mod tests {
             trunc(last, last)
         );
         assert_eq!(plan(0x4_0000_0006, established, last, &[]), SyncPlan::Snap);
+        assert_eq!(plan(0x1_0000_0003, 0, 0, &[]), trunc(0, 0));
         assert_eq!(
-            plan(0x1_0000_0003, 0, 0, &[]),
-            SyncPlan::Snap,
-            "there is no record to keep"
+            plan(0x5_0000_0002, established, 0, &[]),
+            trunc(established, established)
         );
     }
 }

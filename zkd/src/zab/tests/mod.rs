@@ -1,6 +1,7 @@
 //! Tests of leader and learner together, and what they share.
 
 mod pair;
+mod simulation;
 
 use bytes::Bytes;
 
