@@ -9,5 +9,7 @@ mod order;
 mod reads;
 mod refusals;
 mod sessions;
+mod threads;
+mod twin;
 mod watches;
 mod writes;

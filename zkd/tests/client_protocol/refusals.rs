@@ -110,7 +110,7 @@ fn undecodable_requests_are_answered() {
 }
 
 /// A request that is probably sensible.
-fn plausible(prng: &mut Prng, xid: i32) -> Vec<u8> {
+pub(crate) fn plausible(prng: &mut Prng, xid: i32) -> Vec<u8> {
     let names = [
         "/",
         "/a",
