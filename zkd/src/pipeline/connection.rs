@@ -6,37 +6,27 @@
 //! not the protocol closes the connection and nothing else. Counterpart: `NIOServerCnxn`, the per-session
 //! queues of `CommitProcessor`.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::lane::{Answer, Lane, Pending, Phase};
 use super::read::{Question, Reads, is_read};
-use super::reply::{self, Frame};
 use super::server::{Tally, ZkServer};
-use super::stats::{ConnectionStats, Latency};
+use super::stats::ConnectionStats;
 use super::{Origin, Request, Submit, Waker};
-use crate::auth::{self, Ids};
+use crate::auth;
 use crate::config::FourLetterWord;
 use crate::error::ErrorCode;
 use crate::ids::{ConnId, SessionId, Xid, Zxid};
-use crate::jute::{Reader, Record, Writer};
+use crate::jute::{Reader, Record};
 use crate::record::opcode::OpCode;
 use crate::record::proto::{AuthPacket, ConnectRequest, xid};
-use crate::record::txn::{TxnHeader, TxnRecord};
 use crate::session::TouchCell;
 use crate::time::{Instant, Now};
-use crate::tree::{Applied, AppliedBody, DataTree};
 
-/// Requests of one connection that may wait before it is no longer read from.
-const LANE_MAX: usize = 4096;
-/// Bytes that may wait to be sent before the connection is no longer read from.
-const OUTPUT_MAX: usize = 4 << 20;
-/// Bytes at which a connection is given up that does not take its events, or asked for all this at once
-/// behind a write.
-const OUTPUT_ABANDONED: usize = 256 << 20;
 /// Length word, xid, opcode.
 const REQUEST_HEAD: usize = 4 + 8;
 
@@ -71,84 +61,6 @@ pub struct ServerCnxn {
     lane: Mutex<Lane>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Nothing but parts of the first frame yet.
-    Fresh,
-    /// The session is being opened or validated; the client hears nothing until that is done.
-    Waiting {
-        /// Whether the client came back with a session.
-        reattach: bool,
-        /// Whether it sent the `readOnly` byte and so expects one.
-        says_read_only: bool,
-    },
-    /// Requests are served.
-    Serving,
-    /// No more input counts; the connection closes when the lane is empty.
-    Over,
-}
-
-/// The part of a connection that its task and the core share.
-pub(super) struct Lane {
-    pub(super) phase: Phase,
-    pub(super) session: SessionId,
-    pub(super) timeout_ms: i32,
-    /// Served by a server without a quorum: the session is local, writes are refused.
-    pub(super) read_only: bool,
-    pub(super) ids: Ids,
-    out: Vec<u8>,
-    /// In the order of the requests. The front is always a [`Pending::Submitted`].
-    pending: VecDeque<Pending>,
-    /// The waker was called and the output has not been taken since.
-    woken: bool,
-    received: u64,
-    sent: u64,
-    last: Option<Last>,
-    latency: Latency,
-}
-
-/// The last request answered.
-#[derive(Clone, Copy)]
-struct Last {
-    op: i32,
-    xid: Xid,
-    zxid: Zxid,
-    at: Instant,
-    latency_ms: u64,
-}
-
-/// A request whose answer has not been written.
-enum Pending {
-    /// On its way through the leader.
-    Submitted {
-        xid: Xid,
-        op: OpCode,
-        /// Of a sync: the path to echo, as it came.
-        echo: Bytes,
-        received: Instant,
-    },
-    /// A read behind such a request.
-    Read {
-        xid: Xid,
-        op: OpCode,
-        body: Bytes,
-        ids: Ids,
-        received: Instant,
-    },
-    /// An answer that is known already, behind such a request.
-    Known { xid: Xid, op: i32, answer: Answer },
-}
-
-/// An answer that asks nothing of the tree but perhaps its zxid.
-#[derive(Clone, Copy)]
-struct Answer {
-    /// `None`: the last processed zxid at that time.
-    zxid: Option<Zxid>,
-    err: ErrorCode,
-    /// Of sasl: the null token. Empty otherwise.
-    body: &'static [u8],
-}
-
 /// What a batch of frames is served with.
 struct Service<'a> {
     reads: Reads<'a>,
@@ -165,20 +77,7 @@ impl ServerCnxn {
             established: now,
             waker,
             touch: Arc::default(),
-            lane: Mutex::new(Lane {
-                phase: Phase::Fresh,
-                session: SessionId::NONE,
-                timeout_ms: 0,
-                read_only: false,
-                ids: auth::initial_ids(peer),
-                out: Vec::new(),
-                pending: VecDeque::new(),
-                woken: false,
-                received: 0,
-                sent: 0,
-                last: None,
-                latency: Latency::default(),
-            }),
+            lane: Mutex::new(Lane::new(auth::initial_ids(peer))),
         }
     }
 
@@ -205,15 +104,8 @@ impl ServerCnxn {
 
     /// Moves what is to be sent to the end of `out`.
     pub fn take_output(&self, out: &mut Vec<u8>) -> OutState {
-        let mut lane = self.lane.lock();
-        lane.woken = false;
-        if out.is_empty() {
-            std::mem::swap(out, &mut lane.out);
-        } else {
-            out.append(&mut lane.out);
-        }
         OutState {
-            close: lane.phase == Phase::Over && lane.pending.is_empty(),
+            close: self.lane.lock().take_output(out),
         }
     }
 
@@ -245,30 +137,11 @@ impl ServerCnxn {
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
         let lane = self.lane.lock();
-        ConnectionStats {
-            id: self.id,
-            peer: self.peer,
-            session: lane.session,
-            timeout_ms: lane.timeout_ms,
-            established: self.established,
-            received: lane.received,
-            sent: lane.sent,
-            queued: lane.pending.len(),
-            last_op: lane.last.map(|last| last.op),
-            last_cxid: lane.last.map_or(Xid(0), |last| last.xid),
-            last_zxid: lane.last.map_or(Zxid::NONE, |last| last.zxid),
-            last_response: lane.last.map_or(self.established, |last| last.at),
-            last_latency_ms: lane.last.map_or(0, |last| last.latency_ms),
-            latency: lane.latency,
-        }
+        lane.stats(self.id, self.peer, self.established)
     }
 
     pub(super) fn reset_stats(&self) {
-        let mut lane = self.lane.lock();
-        lane.received = 0;
-        lane.sent = 0;
-        lane.last = None;
-        lane.latency = Latency::default();
+        self.lane.lock().reset_stats();
     }
 
     pub(super) fn lane(&self) -> &Mutex<Lane> {
@@ -561,228 +434,5 @@ impl Service<'_> {
         } else {
             lane.pending.push_back(Pending::Known { xid, op, answer });
         }
-    }
-}
-
-impl Answer {
-    fn new(zxid: Option<Zxid>, err: ErrorCode) -> Self {
-        Self {
-            zxid,
-            err,
-            body: &[],
-        }
-    }
-}
-
-/// Whether a committed txn answers the request at the front of the lane.
-fn is_answered_by(front: Option<&Pending>, header: &TxnHeader) -> bool {
-    let closes = header.kind == OpCode::CloseSession.code();
-    matches!(front, Some(Pending::Submitted { xid, op, .. })
-        if *xid == header.cxid
-            && *op != OpCode::Sync
-            && (*op == OpCode::CloseSession) == closes)
-}
-
-impl Lane {
-    /// Appends the answer to the first frame. `session` is [`SessionId::NONE`] if there is none.
-    pub(super) fn connected(&mut self, session: SessionId, says_read_only: bool) {
-        let (timeout_ms, password) = if session == SessionId::NONE {
-            (0, [0; 16])
-        } else {
-            (self.timeout_ms, auth::session_password(session))
-        };
-        let read_only = says_read_only.then_some(self.read_only);
-        reply::connect_response(&mut self.out, session, timeout_ms, &password, read_only);
-        self.sent += 1;
-        self.phase = if session == SessionId::NONE {
-            Phase::Over
-        } else {
-            Phase::Serving
-        };
-    }
-
-    /// Appends a watch event. Says how many requests were dropped because the client takes nothing.
-    pub(super) fn event(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
-        write(&mut self.out);
-        self.sent += 1;
-        if self.out.len() > OUTPUT_ABANDONED {
-            self.shut()
-        } else {
-            0
-        }
-    }
-
-    /// A txn of this session was applied: answers the request it came from, if that was asked here, and
-    /// whatever waited behind it. Says how many requests left the lane.
-    pub(super) fn txn_applied(
-        &mut self,
-        reads: &Reads<'_>,
-        record: &TxnRecord,
-        applied: &Applied,
-        now: Instant,
-        tally: &mut Tally,
-    ) -> usize {
-        let header = &record.header;
-        if !is_answered_by(self.pending.front(), header) {
-            return 0;
-        }
-        if has_moved(applied) {
-            return self.shut();
-        }
-        let Some(Pending::Submitted {
-            xid, op, received, ..
-        }) = self.pending.pop_front()
-        else {
-            return 0;
-        };
-        if op == OpCode::Reconfig {
-            reply::reconfig_reply(&mut self.out, xid, record, applied);
-        } else {
-            reply::write_reply(&mut self.out, xid, header.zxid, op, applied);
-        }
-        self.note(op.code(), xid, header.zxid, received, now, tally);
-        1 + self.run(reads, now, tally)
-    }
-
-    /// A sync has come through.
-    pub(super) fn sync_done(
-        &mut self,
-        reads: &Reads<'_>,
-        cxid: Xid,
-        now: Instant,
-        tally: &mut Tally,
-    ) -> usize {
-        let ours = matches!(self.pending.front(),
-            Some(Pending::Submitted { xid, op: OpCode::Sync, .. }) if *xid == cxid);
-        if !ours {
-            return 0;
-        }
-        let Some(Pending::Submitted {
-            xid,
-            echo,
-            received,
-            ..
-        }) = self.pending.pop_front()
-        else {
-            return 0;
-        };
-        let zxid = reads.tree.last_processed_zxid();
-        let path = Reader::new(&echo).opt_string("path");
-        let frame = Frame::open(&mut self.out, xid, zxid);
-        Writer::new(&mut self.out).opt_string(path.unwrap_or_default().as_deref());
-        frame.close(&mut self.out);
-        self.note(OpCode::Sync.code(), xid, zxid, received, now, tally);
-        1 + self.run(reads, now, tally)
-    }
-
-    /// Answers what stands before the next request that is still on its way.
-    fn run(&mut self, reads: &Reads<'_>, now: Instant, tally: &mut Tally) -> usize {
-        let mut count = 0;
-        while !matches!(self.pending.front(), None | Some(Pending::Submitted { .. })) {
-            count += 1;
-            match self.pending.pop_front() {
-                Some(Pending::Read {
-                    xid,
-                    op,
-                    body,
-                    ids,
-                    received,
-                }) => {
-                    let question = Question {
-                        session: self.session,
-                        ids: &ids,
-                        xid,
-                        op,
-                        body: &body,
-                    };
-                    let frames = reads.answer(&question, &mut self.out);
-                    self.sent += frames - 1;
-                    tally.sent += frames - 1;
-                    let zxid = reads.tree.last_processed_zxid();
-                    self.note(op.code(), xid, zxid, received, now, tally);
-                    if self.out.len() > OUTPUT_ABANDONED {
-                        return count + self.shut();
-                    }
-                }
-                Some(Pending::Known { xid, op, answer }) => {
-                    self.answer(reads.tree, xid, op, answer, now);
-                    tally.sent += 1;
-                }
-                Some(Pending::Submitted { .. }) | None => {}
-            }
-        }
-        count
-    }
-
-    fn answer(&mut self, tree: &DataTree, xid: Xid, op: i32, answer: Answer, now: Instant) {
-        let zxid = answer.zxid.unwrap_or(tree.last_processed_zxid());
-        if answer.body.is_empty() {
-            reply::header_only(&mut self.out, xid, zxid, answer.err);
-        } else {
-            let frame = Frame::open(&mut self.out, xid, zxid);
-            self.out.extend_from_slice(answer.body);
-            frame.close(&mut self.out);
-        }
-        self.answered(op, xid, zxid, 0, now);
-    }
-
-    fn note(
-        &mut self,
-        op: i32,
-        xid: Xid,
-        zxid: Zxid,
-        received: Instant,
-        now: Instant,
-        tally: &mut Tally,
-    ) {
-        let took = now.ms_since(received);
-        self.answered(op, xid, zxid, took, now);
-        tally.sent += 1;
-        tally.latency.add(took, 1);
-    }
-
-    fn answered(&mut self, op: i32, xid: Xid, zxid: Zxid, latency_ms: u64, at: Instant) {
-        self.sent += 1;
-        self.latency.add(latency_ms, 1);
-        self.last = Some(Last {
-            op,
-            xid,
-            zxid,
-            at,
-            latency_ms,
-        });
-    }
-
-    /// No more input counts and nothing more is answered. Says how many requests were dropped.
-    pub(super) fn shut(&mut self) -> usize {
-        self.phase = Phase::Over;
-        let dropped = self.pending.len();
-        self.pending.clear();
-        dropped
-    }
-
-    /// Notes that the driver has to look; false if it was told already.
-    pub(super) fn needs_wake(&mut self) -> bool {
-        !std::mem::replace(&mut self.woken, true)
-    }
-
-    /// Whether the connection must not be read from. `counted` of its waiting requests are in the server's
-    /// count already.
-    fn is_full(&self, server: &ZkServer, counted: usize) -> bool {
-        let waiting = self.pending.len();
-        let limit = server.options().global_outstanding_limit;
-        waiting >= LANE_MAX
-            || self.out.len() >= OUTPUT_MAX
-            || (waiting > 0 && server.outstanding() + (waiting - counted) > limit)
-    }
-}
-
-/// The session talks through another server now: it is never told so, only the connection closes.
-fn has_moved(applied: &Applied) -> bool {
-    match &applied.body {
-        AppliedBody::Multi(results) => results
-            .iter()
-            .any(|(_, err, _)| *err == ErrorCode::SessionMoved),
-        _ => applied.err == ErrorCode::SessionMoved,
     }
 }

@@ -17,6 +17,7 @@
 //! `FinalRequestProcessor`, `CommitProcessor`, `ZooKeeperServer`, `NIOServerCnxn`.
 
 mod connection;
+mod lane;
 mod prep;
 mod read;
 mod reply;

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::connection::{Flow, Lane, Phase, ServerCnxn};
+use super::connection::{Flow, ServerCnxn};
+use super::lane::{Lane, Phase};
 use super::read::Reads;
 use super::reply;
 use super::stats::{ConnectionStats, Latency, ServerStats};
