@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::config::Membership;
 use crate::ids::ServerId;
 
 /// The rule by which a set of servers may decide.
@@ -136,6 +137,23 @@ impl QuorumVerifier {
                 group_weights,
             }),
         })
+    }
+
+    /// The rule of a configuration.
+    ///
+    /// # Errors
+    /// As [`Self::hierarchical`]; plain majorities have none.
+    pub fn from_membership(members: &Membership) -> Result<Self, QuorumError> {
+        if members.is_hierarchical() {
+            Self::hierarchical(
+                members.voters(),
+                members.observers(),
+                &members.groups,
+                &members.weights,
+            )
+        } else {
+            Ok(Self::majority(members.voters()))
+        }
     }
 
     /// Whether `servers` may decide. Servers that are no voters do not count.
@@ -282,6 +300,28 @@ mod tests {
         assert_eq!(
             [1, 2, 3, 9].map(|s| verifier.weight(ServerId(s))),
             [2, 1, 0, 0]
+        );
+    }
+
+    #[test]
+    fn a_configuration_says_the_rule() {
+        let lines = "server.1=h1:1:2\nserver.2=h2:1:2\nserver.3=h3:1:2\nserver.4=h4:1:2:observer\n";
+        let plain = Membership::parse_text(lines).unwrap();
+        assert_eq!(
+            QuorumVerifier::from_membership(&plain),
+            Ok(QuorumVerifier::majority(sids(&[1, 2, 3])))
+        );
+        let text = format!("{lines}group.1=1:2\ngroup.2=3\nweight.1=2\nweight.3=0\n");
+        let groups = Membership::parse_text(&text).unwrap();
+        assert_eq!(
+            QuorumVerifier::from_membership(&groups),
+            Ok(zero_weight()).map(|mut v| {
+                // The observer is in no group, but has a weight.
+                if let Rule::Hierarchical(hierarchy) = &mut v.rule {
+                    hierarchy.weight_of.insert(ServerId(4), 1);
+                }
+                v
+            })
         );
     }
 

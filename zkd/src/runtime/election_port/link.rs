@@ -39,6 +39,8 @@ enum End {
     Length(i32),
     /// A newer connection is in use.
     Replaced,
+    /// This server goes down.
+    PortClosed,
 }
 
 impl fmt::Display for End {
@@ -48,6 +50,7 @@ impl fmt::Display for End {
             Self::Io(error) => write!(f, "{error}"),
             Self::Length(length) => write!(f, "a notification of {length} bytes"),
             Self::Replaced => write!(f, "a newer one is in use"),
+            Self::PortClosed => write!(f, "this server goes down"),
         }
     }
 }
@@ -66,6 +69,7 @@ pub(super) async fn run(shared: Arc<Shared>, ends: Ends, stream: TcpStream) {
         end = read(&shared, sid, input) => end,
         end = write(&shared, &ends, output) => end,
         end = retired(&ends) => end,
+        end = closed(&shared) => end,
     };
     let in_use = shared.forget(sid, ends.generation);
     if let End::Length(_) = end {
@@ -83,6 +87,17 @@ async fn retired(ends: &Ends) -> End {
     ends.retire.notified().await;
     tokio::time::sleep(RETIREMENT).await;
     End::Replaced
+}
+
+/// The port is dropped, before or while the connection is in use.
+async fn closed(shared: &Shared) -> End {
+    // The sender lives as long as `shared`: the wait cannot fail.
+    let _ = shared
+        .closing
+        .subscribe()
+        .wait_for(|closing| *closing)
+        .await;
+    End::PortClosed
 }
 
 async fn write(shared: &Shared, ends: &Ends, mut output: OwnedWriteHalf) -> End {

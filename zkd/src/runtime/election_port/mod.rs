@@ -29,9 +29,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use socket2::SockRef;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{debug, error, info, warn};
 
@@ -140,6 +141,8 @@ struct Shared {
     runtime: Handle,
     events: mpsc::Sender<ElectionEvent>,
     peers: Mutex<Peers>,
+    /// Becomes true when the port is dropped.
+    closing: watch::Sender<bool>,
     /// The next number for an observer without an id: -1, -2, …
     anonymous: AtomicI64,
 }
@@ -149,7 +152,6 @@ struct Peers {
     by_id: BTreeMap<ServerId, Peer>,
     /// Number of the last connection.
     generation: u64,
-    closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -252,6 +254,7 @@ impl ElectionPort {
                 by_id: by_id.collect(),
                 ..Peers::default()
             }),
+            closing: watch::Sender::new(false),
             anonymous: AtomicI64::new(-1),
         });
         let local_addresses = bound
@@ -309,13 +312,7 @@ impl Drop for ElectionPort {
         for listener in &self.listeners {
             listener.abort();
         }
-        let mut peers = self.shared.peers.lock();
-        peers.closed = true;
-        for peer in peers.by_id.values_mut() {
-            if let Some(link) = peer.link.take() {
-                link.task.abort();
-            }
-        }
+        self.shared.closing.send_replace(true);
     }
 }
 
@@ -346,7 +343,7 @@ impl Shared {
     /// older one open until its peer, which closes it, has the new one.
     fn adopt(shared: &Arc<Self>, sid: ServerId, stream: TcpStream, dialled: bool) -> bool {
         let mut peers = shared.peers.lock();
-        if peers.closed || (!peers.by_id.contains_key(&sid) && peers.strangers() >= STRANGERS_MAX) {
+        if !peers.by_id.contains_key(&sid) && peers.strangers() >= STRANGERS_MAX {
             return false;
         }
         peers.generation += 1;
@@ -523,7 +520,7 @@ async fn receive(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) 
         debug!(%sid, %from, "a smaller id asks to be dialled");
         let mut peers = shared.peers.lock();
         let known = peers.by_id.contains_key(&sid);
-        if peers.closed || (!known && peers.strangers() >= STRANGERS_MAX) {
+        if !known && peers.strangers() >= STRANGERS_MAX {
             return;
         }
         let peer = peers.by_id.entry(sid).or_default();
@@ -558,31 +555,57 @@ async fn dial(shared: Arc<Shared>, sid: ServerId, addresses: Vec<(String, u16)>)
         Some(stream) => open(&shared, sid, stream).await,
         None => Err(failure),
     };
-    let linked = shared.dialled(sid);
-    match outcome {
-        Ok(()) => shared.tell(ElectionEvent::Reachable(sid)).await,
-        Err(_) if linked => {}
-        Err(error) => {
-            debug!(%sid, ?addresses, %error, "cannot connect to the election port");
-            shared.tell(ElectionEvent::Unreachable(sid)).await;
+    let failed = match outcome {
+        Ok(asked) => {
+            shared.tell(ElectionEvent::Reachable(sid)).await;
+            match asked {
+                Some(asked) => answered(&shared, asked).await,
+                None => Ok(()),
+            }
         }
+        Err(error) => Err(error),
+    };
+    let linked = shared.dialled(sid);
+    if let Err(error) = failed
+        && !linked
+    {
+        debug!(%sid, ?addresses, %error, "cannot connect to the election port");
+        shared.tell(ElectionEvent::Unreachable(sid)).await;
     }
 }
 
-/// Says who dials; keeps the connection if it is this side's to keep.
-async fn open(shared: &Arc<Shared>, sid: ServerId, mut stream: TcpStream) -> io::Result<()> {
+/// Says who dials; keeps the connection if it is this side's to keep, or returns it if the peer was
+/// asked to dial back.
+async fn open(
+    shared: &Arc<Shared>,
+    sid: ServerId,
+    mut stream: TcpStream,
+) -> io::Result<Option<TcpStream>> {
     shared.tune(&stream)?;
     if sid > shared.my_id {
-        // The peer has dialled in the meantime: nothing to ask it for.
-        if !shared.has_link(sid) {
-            opening::write(&mut stream, &shared.opening).await?;
+        // If the peer has dialled in the meantime there is nothing to ask it for.
+        if shared.has_link(sid) {
+            return Ok(None);
         }
-        return Ok(());
+        opening::write(&mut stream, &shared.opening).await?;
+        return Ok(Some(stream));
     }
     opening::write(&mut stream, &shared.opening).await?;
     if Shared::adopt(shared, sid, stream, true) {
-        Ok(())
+        Ok(None)
     } else {
         Err(io::Error::other("too many strangers"))
+    }
+}
+
+/// Waits for the peer to close the connection on which it was asked to dial back, as it does when it
+/// has read that. If the connection breaks instead, the peer died before: its system had accepted
+/// in its place.
+async fn answered(shared: &Shared, mut asked: TcpStream) -> io::Result<()> {
+    let mut nothing = [0];
+    let closing = asked.read(&mut nothing);
+    match tokio::time::timeout(shared.options.handshake_timeout, closing).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }

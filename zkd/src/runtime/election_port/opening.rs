@@ -5,9 +5,10 @@
 use std::fmt;
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::config::delimited;
 use crate::ids::ServerId;
 
 /// One address.
@@ -71,13 +72,7 @@ impl Opening {
         };
         let texts: Vec<String> = addresses
             .iter()
-            .map(|(host, port)| {
-                if host.contains(':') {
-                    format!("[{host}]:{port}")
-                } else {
-                    format!("{host}:{port}")
-                }
-            })
+            .map(|(host, port)| format!("{}:{port}", delimited(host)))
             .collect();
         let text = texts.join("|");
         let length = i32::try_from(text.len()).expect("addresses are far below 2 GiB");
@@ -91,7 +86,9 @@ impl Opening {
 
     /// Reads the message of a dialler: `None` if it closed without a byte (a port probe, or a peer
     /// that found itself connected already).
-    pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<Self>, OpeningError> {
+    pub(super) async fn read(
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<Self>, OpeningError> {
         let mut first = [0; 8];
         if stream.read(&mut first[..1]).await? == 0 {
             return Ok(None);

@@ -2,10 +2,14 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::election::Vote;
+use crate::election::{Election, ElectionConfig, Input, Vote};
 use crate::event::ServerState;
 use crate::ids::{Epoch, Zxid};
+use crate::quorum::QuorumVerifier;
+use crate::time::Instant;
 
 type Events = mpsc::Receiver<ElectionEvent>;
 
@@ -140,11 +144,9 @@ async fn a_larger_id_is_only_asked_to_dial_back_and_gets_the_newest() {
     let (mut asked, _) = soon(larger.accept()).await.unwrap();
     let opening = Opening::read(&mut asked).await.unwrap().unwrap();
     assert_eq!(opening.sid, ServerId(1));
-    assert_eq!(
-        closed(asked).await,
-        0,
-        "nothing follows: this connection is not to stay"
-    );
+    // Nothing follows: this connection is not to stay.
+    asked.shutdown().await.unwrap();
+    assert_eq!(closed(asked).await, 0);
     assert_eq!(
         next(&mut events).await,
         ElectionEvent::Reachable(ServerId(5))
@@ -370,4 +372,141 @@ async fn a_dropped_port_closes_its_connections() {
     );
     drop(port);
     assert_eq!(closed(link).await, 0);
+}
+
+/// Every byte that servers of Apache 3.8.0 and 3.9.3 sent one another on their election ports, with
+/// observers, two addresses a server, groups and weights, read and written again.
+#[tokio::test]
+async fn captured_streams_are_read_and_written_to_the_same_bytes() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/streams/election");
+    let mut notifications = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let stream = std::fs::read(&path).unwrap();
+        let mut rest = stream.as_slice();
+        let mut again = Vec::new();
+        if path.to_string_lossy().ends_with(".c2s.bin") {
+            let opening = Opening::read(&mut rest).await.unwrap().unwrap();
+            assert!(!opening.addresses.is_empty(), "{}", path.display());
+            again = Opening::encode(opening.sid, &opening.addresses);
+        }
+        while !rest.is_empty() {
+            let length = usize::try_from(rest.read_i32().await.unwrap()).unwrap();
+            let (payload, after) = rest.split_at(length);
+            rest = after;
+            let notification = Notification::decode(payload).unwrap();
+            let text = notification.config.as_deref().expect("the current format");
+            let members = crate::config::Membership::parse_text(text).unwrap();
+            assert_eq!(members.canonical_text(), text, "{}", path.display());
+            again.extend(frame(&notification));
+            notifications += 1;
+        }
+        assert!(again == stream, "{} differs", path.display());
+    }
+    assert!(notifications > 100, "only {notifications} notifications");
+}
+
+// ---- elections over real sockets ----
+
+/// What each server has decided: its leader.
+type Decisions = Arc<Mutex<BTreeMap<ServerId, ServerId>>>;
+
+/// A server that does nothing but elect, until it is dropped.
+async fn elect(
+    sid: ServerId,
+    port: ElectionPort,
+    mut events: Events,
+    decisions: Decisions,
+    news: Arc<Notify>,
+) {
+    let begin = tokio::time::Instant::now();
+    let now = || Instant(u64::try_from(begin.elapsed().as_millis()).unwrap());
+    let verifier = QuorumVerifier::majority((1..=5).map(ServerId));
+    let mut election = Election::new(ElectionConfig::new(sid, verifier, "version=0".into()));
+    election.look(now(), Zxid::ZERO, Epoch(0));
+    loop {
+        let ready = election.ready();
+        for (to, notification) in ready.send {
+            port.send(to, &notification);
+        }
+        if let Some((_, vote)) = ready.decided {
+            decisions.lock().insert(sid, vote.leader);
+            news.notify_one();
+        }
+        let followers: BTreeSet<ServerId> = decisions
+            .lock()
+            .iter()
+            .filter(|(_, leader)| **leader == sid)
+            .map(|(follower, _)| *follower)
+            .collect();
+        if election.leader_is_gone() || election.quorum_is_gone(&followers) {
+            decisions.lock().remove(&sid);
+            election.look(now(), Zxid::ZERO, Epoch(0));
+            continue;
+        }
+        let deadline = election
+            .poll_timeout()
+            .map(|at| begin + Duration::from_millis(at.0));
+        let input = tokio::select! {
+            event = events.recv() => match event.expect("the port is open") {
+                ElectionEvent::Notification { from, notification } => Input::Notification { from, notification },
+                ElectionEvent::Reachable(sid) => Input::Reachable(sid),
+                ElectionEvent::Unreachable(sid) => Input::Unreachable(sid),
+            },
+            () = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            } => Input::Timeout,
+        };
+        election.step(now(), input);
+    }
+}
+
+/// Waits until `servers` all name one of themselves.
+async fn agreement(servers: &BTreeSet<ServerId>, decisions: &Decisions, news: &Notify) -> ServerId {
+    loop {
+        {
+            let decisions = decisions.lock();
+            let leaders: BTreeSet<Option<ServerId>> = servers
+                .iter()
+                .map(|sid| decisions.get(sid).copied())
+                .collect();
+            if let (1, Some(Some(leader))) = (leaders.len(), leaders.first())
+                && servers.contains(leader)
+            {
+                return *leader;
+            }
+        }
+        soon(news.notified()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn five_servers_elect_and_the_survivors_elect_again() {
+    let mut ports = Vec::new();
+    for sid in 1..=5 {
+        ports.push(port(sid).await);
+    }
+    let addresses: Vec<SocketAddr> = ports.iter().map(|(port, _)| address_of(port)).collect();
+    let decisions = Decisions::default();
+    let news = Arc::new(Notify::new());
+    let mut tasks = BTreeMap::new();
+    for (sid, (port, events)) in (1..=5).zip(ports) {
+        for (peer, at) in (1..=5).zip(&addresses) {
+            known_at(&port, peer, *at);
+        }
+        let sid = ServerId(sid);
+        let task = elect(sid, port, events, Arc::clone(&decisions), Arc::clone(&news));
+        tasks.insert(sid, tokio::spawn(task));
+    }
+    let mut servers: BTreeSet<ServerId> = tasks.keys().copied().collect();
+    let leader = agreement(&servers, &decisions, &news).await;
+
+    // Its process dies: its sockets close, and its port refuses.
+    tasks.remove(&leader).expect("a server").abort();
+    servers.remove(&leader);
+    let next = agreement(&servers, &decisions, &news).await;
+    assert_ne!(next, leader);
 }
