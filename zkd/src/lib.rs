@@ -33,7 +33,9 @@ pub mod storage;
 pub mod zab;
 
 // Floor 5: the server.
+pub mod peer;
 pub mod status;
 
 // Floor 6: drivers.
 pub mod runtime;
+pub mod sim;

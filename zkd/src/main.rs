@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use zkd::config::{Config, ConfigError, ConfigWarning};
+use zkd::runtime::ServeOptions;
 
 use cli::{CheckArgs, Cli, Command, LogArgs, LogFormat, ServeArgs};
 
@@ -39,8 +40,16 @@ fn serve(args: &ServeArgs) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    tracing::error!(data_dir = %config.data_dir.display(), "this build has no server");
-    ExitCode::FAILURE
+    let options = ServeOptions {
+        events: args.events.clone(),
+    };
+    match zkd::runtime::serve(&config, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.code)
+        }
+    }
 }
 
 fn check(args: &CheckArgs) -> ExitCode {

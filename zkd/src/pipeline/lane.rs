@@ -154,7 +154,7 @@ impl Lane {
         } else {
             out.append(&mut self.out);
         }
-        self.phase == Phase::Over && self.pending.is_empty()
+        self.is_done()
     }
 
     /// What `cons` tells of the connection.
@@ -200,6 +200,12 @@ impl Lane {
         } else {
             Phase::Serving
         };
+    }
+
+    /// Nothing more will be said. A connection whose closeSession is under way still hears of everything that
+    /// happens before it: no reply may show a change whose event was kept back.
+    pub(super) fn is_done(&self) -> bool {
+        self.phase == Phase::Over && self.pending.is_empty()
     }
 
     /// Appends a watch event. Says how many requests were dropped because the client takes nothing.

@@ -536,7 +536,7 @@ impl TriggerSink for Batch<'_> {
             };
             let mut lane = cnxn.lane().lock();
             let auth = &self.server.options.auth;
-            if lane.phase == Phase::Over || !auth.permits(acl, perms::READ, &lane.ids) {
+            if lane.is_done() || !auth.permits(acl, perms::READ, &lane.ids) {
                 continue;
             }
             let dropped = lane.event(|out| reply::event(out, kind, path, zxid));

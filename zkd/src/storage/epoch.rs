@@ -101,6 +101,7 @@ pub(super) fn settle<D: Disk>(
         Some(epoch) => epoch,
         None => put(CURRENT, of_history)?,
     };
+    let promised = load(disk, ACCEPTED)?;
     if of_history > current {
         match load(disk, &format!("{CURRENT}{TMP}")) {
             Ok(Some(epoch)) if epoch >= of_history => {
@@ -109,6 +110,13 @@ pub(super) fn settle<D: Disk>(
                     epoch,
                 });
                 current = put(CURRENT, epoch)?;
+            }
+            // The last synchronization was cut off between history and epoch. What it logged was committed,
+            // so the older epoch is no lie: the servers that finished it still win every election against
+            // this one. (Apache refuses to start. A promise that is older than the history, though, can
+            // only come from another server or an old copy.)
+            _ if promised.is_some_and(|epoch| epoch >= of_history) => {
+                notes.push(RecoveryNote::SyncCutOff { current, last });
             }
             _ => {
                 return Err(StorageError::Epoch {
@@ -121,7 +129,7 @@ pub(super) fn settle<D: Disk>(
             }
         }
     }
-    let accepted = match load(disk, ACCEPTED)? {
+    let accepted = match promised {
         Some(epoch) => epoch,
         None => put(ACCEPTED, of_history.max(current))?,
     };

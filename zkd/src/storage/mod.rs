@@ -279,6 +279,22 @@ impl<D: Disk> Storage<D> {
         })
     }
 
+    /// Reads the history again as it is on disk: a synchronization was given up half way, and the tree in
+    /// memory is no longer what the log says.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn reload(&mut self) -> Result<Recovered, StorageError> {
+        self.guarded(|storage| {
+            storage.log.sync()?;
+            let mut notes = Vec::new();
+            let history = recover::load(&storage.disk, &storage.options, None, &mut notes)?;
+            storage.log.roll();
+            let last = history.last;
+            Ok(storage.adopt(history, last, notes))
+        })
+    }
+
     /// Makes the promise not to follow a leader of an epoch before `epoch`.
     ///
     /// # Errors
@@ -549,6 +565,13 @@ pub enum RecoveryNote {
         /// What it says now.
         epoch: Epoch,
     },
+    /// The history reaches beyond `currentEpoch`: the last synchronization was cut off before its end.
+    SyncCutOff {
+        /// What the file says.
+        current: Epoch,
+        /// The end of the history.
+        last: Zxid,
+    },
     /// There is no database and none was made: this server must not vote until it has copied its
     /// leader's.
     NoDatabase {
@@ -595,6 +618,11 @@ impl fmt::Display for RecoveryNote {
             Self::EpochFromTmp { old, epoch } => write!(
                 f,
                 "took currentEpoch {epoch} from the unfinished currentEpoch.tmp, instead of {old}"
+            ),
+            Self::SyncCutOff { current, last } => write!(
+                f,
+                "the history ends at {last}, beyond currentEpoch {current}: the last synchronization was cut \
+                 off and will be done again"
             ),
             Self::NoDatabase { path, lost } => {
                 let why = if *lost {

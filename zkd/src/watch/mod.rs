@@ -214,6 +214,24 @@ impl WatchManager {
         }
     }
 
+    /// Who watches each path, in the order of the paths: for people, and slow.
+    #[must_use]
+    pub fn by_path(&self) -> Vec<(String, Vec<ConnId>)> {
+        let mut paths: Vec<_> = self
+            .by_path
+            .iter()
+            .map(|(path, watchers)| {
+                let conns = match watchers {
+                    Watchers::One(conn, _) => vec![*conn],
+                    Watchers::Many(all) => all.keys().copied().collect(),
+                };
+                (path.to_string(), conns)
+            })
+            .collect();
+        paths.sort_unstable();
+        paths
+    }
+
     /// Sizes.
     #[must_use]
     pub fn counts(&self) -> WatchCounts {

@@ -52,7 +52,7 @@ fn request_again(op: OpCode, body: &[u8]) {
         OpCode::Sync | OpCode::GetEphemerals => same::<OptPathRequest>(body),
         OpCode::Auth => same::<AuthPacket>(body),
         OpCode::SetWatches => same::<SetWatches>(body),
-        OpCode::Ping | OpCode::WhoAmI | OpCode::CloseSession => assert_eq!(body, []),
+        OpCode::Ping | OpCode::WhoAmI | OpCode::CloseSession => assert!(body.is_empty()),
         OpCode::Multi | OpCode::MultiRead => {
             let mut from = Reader::new(body);
             let mut again = Vec::new();
@@ -117,7 +117,7 @@ fn answer_again(op: OpCode, body: &[u8]) {
             Writer::new(&mut again).vector(list.as_deref());
             assert_eq!(again, body);
         }
-        _ => assert_eq!(body, []),
+        _ => assert!(body.is_empty()),
     }
 }
 
@@ -333,7 +333,7 @@ fn the_txns_of_an_observers_client_come_out_the_same() {
                 compared += 1;
             }
             s.server.apply(&[Delivery::Txn(record.clone())], s.now);
-            s.prep.applied(&record, &mut s.tracker);
+            s.prep.applied(&record.header, &mut s.tracker);
         }
     }
     assert!(compared > 30, "{compared} txns compared");

@@ -196,7 +196,7 @@ impl TestServer {
         self.server.apply(&batch, self.now);
         for delivery in &batch {
             if let Delivery::Txn(record) = delivery {
-                self.prep.applied(record, &mut self.tracker);
+                self.prep.applied(&record.header, &mut self.tracker);
                 if let Some(digest) = &record.digest {
                     let tree = self.server.tree().read();
                     if tree.last_processed_zxid() == record.header.zxid {

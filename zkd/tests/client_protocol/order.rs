@@ -22,7 +22,7 @@ fn a_read_waits_for_the_write_before_it_and_sees_no_later_one() {
     s.send(c, &frame(5, 9, &only_path("/a")));
     s.send(c, &frame(6, 8, &path_watch("/", false)));
     assert_eq!(s.uncommitted.len(), 3, "writes and syncs go on at once");
-    assert_eq!(xids(&mut s, c), []);
+    assert!(xids(&mut s, c).is_empty());
     assert_eq!(s.server.stats().outstanding, 6);
     // Others do not wait.
     assert_eq!(s.err(other, OpCode::Exists, &path_watch("/a", false)), -101);
@@ -77,7 +77,7 @@ fn pings_and_credentials_keep_their_place() {
         heads,
         [(1, 2, 0), (-2, 2, 0), (-4, 0, 0), (9, 0, 0), (3, 2, 0)]
     );
-    assert_eq!(replies[1].body, []);
+    assert!(replies[1].body.is_empty());
     assert_eq!(replies[4].body[3], 2, "known as two by then");
     s.send(c, &frame(1234, 11, b"body"));
     assert_eq!(s.replies(c)[0].xid, -2, "whatever the ping's xid was");

@@ -158,7 +158,10 @@ fn several_reads_at_once() {
         .collect();
     assert_eq!(results, [(4, 0), (8, 0), (-1, -101), (-1, -102), (4, 0)]);
     s.ask(c, OpCode::SetData, &set_data("/a", b"", -1));
-    assert_eq!(s.replies(c), [], "the watch flags inside are ignored");
+    assert!(
+        s.replies(c).is_empty(),
+        "the watch flags inside are ignored"
+    );
     for bad in [
         (OpCode::Create, create("/x", b"", 0)),
         (OpCode::Exists, path_watch("/", false)),

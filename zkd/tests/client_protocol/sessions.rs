@@ -18,7 +18,7 @@ fn a_silent_session_expires_and_its_connection_is_closed_without_a_word() {
         s.pass(3_000);
         s.send(other, &frame(-2, 11, b""));
     }
-    assert_eq!(s.received(c), []);
+    assert!(s.received(c).is_empty());
     assert!(s.is_closed(c));
     assert!(!s.is_closed(other));
     let replies = s.replies(other);
@@ -131,7 +131,7 @@ fn a_moved_session_is_closed_without_a_word() {
         };
         let before = s.zxid.0;
         s.send(c, &frame(1, op.code(), &body));
-        assert_eq!(s.received(c), []);
+        assert!(s.received(c).is_empty());
         assert!(s.is_closed(c));
         assert_eq!(s.zxid.0, before + 1, "the attempt takes a zxid");
         // Through the learner it goes on.

@@ -57,7 +57,7 @@ fn core(server: &ZkServer, submits: &Receiver<Submit>) {
         server.apply(&batch, NOW);
         for delivery in &batch {
             if let Delivery::Txn(record) = delivery {
-                prep.applied(record, &mut tracker);
+                prep.applied(&record.header, &mut tracker);
             }
         }
     }

@@ -133,10 +133,10 @@ impl Prep {
 
     /// A txn has been applied to the tree: forgets what was noted for it and, if it closed a session,
     /// the session.
-    pub fn applied(&mut self, record: &TxnRecord, sessions: &mut SessionTracker) {
-        self.outstanding.forget(record.header.zxid);
-        if record.header.kind == OpCode::CloseSession.code() {
-            sessions.remove(record.header.client_id);
+    pub fn applied(&mut self, header: &TxnHeader, sessions: &mut SessionTracker) {
+        self.outstanding.forget(header.zxid);
+        if header.kind == OpCode::CloseSession.code() {
+            sessions.remove(header.client_id);
         }
     }
 

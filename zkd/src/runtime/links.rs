@@ -1,0 +1,371 @@
+//! Links of the quorum port: accepted from learners, or dialled to a leader.
+//!
+//! Each link has one task. What is to be sent is encoded by the core straight into the link's outgoing
+//! buffer, so that whatever gathered while the task was writing leaves in one system call. A link that
+//! cannot keep up is cut when its buffer passes [`LINK_BUFFER_MAX`]: a follower so far behind has to
+//! synchronize again, and must not take the leader's memory with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use crate::ids::{LinkId, ServerId, Zxid};
+use crate::jute::{Record, Writer};
+use crate::peer::{Input, LinkDecoder, LinkItem, SNAPSHOT_SIGNATURE};
+use crate::pipeline::ZkServer;
+use crate::record::quorum::{QuorumPacket, packet};
+use crate::tree::SnapshotCursor;
+use crate::zab::Outgoing;
+
+use super::core::CoreSender;
+use super::net;
+
+/// Bytes that may wait on one link.
+const LINK_BUFFER_MAX: usize = 256 << 20;
+/// Links that may be open on the quorum port at once: far above any ensemble, far below the descriptors.
+const LINKS_MAX: usize = 256;
+/// How long a link that is closed here may take to write out what still waits on it.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// Znodes written per turn of a SNAP: the tree's read side is held for one turn.
+const SNAPSHOT_CHUNK_NODES: usize = 512;
+/// Pauses between dials to a leader that is not there yet, ms.
+const DIAL_PAUSES_MS: [u64; 6] = [2, 5, 10, 25, 50, 100];
+
+/// Part of what waits on a link.
+enum Segment {
+    Bytes(Vec<u8>),
+    Snapshot(Zxid),
+}
+
+/// The outgoing side of a link.
+struct Outbox {
+    state: Mutex<OutboxState>,
+    /// There is something to write, or the link is to be closed.
+    wake: Notify,
+    /// The link is to be closed.
+    closing: Notify,
+}
+
+#[derive(Default)]
+struct OutboxState {
+    segments: VecDeque<Segment>,
+    queued: usize,
+    closed: bool,
+}
+
+impl Outbox {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            closing: Notify::new(),
+        })
+    }
+
+    fn push(&self, outgoing: &Outgoing) {
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        match outgoing {
+            Outgoing::Packet(packet) => {
+                if !matches!(state.segments.back(), Some(Segment::Bytes(_))) {
+                    state.segments.push_back(Segment::Bytes(Vec::new()));
+                }
+                let Some(Segment::Bytes(bytes)) = state.segments.back_mut() else {
+                    unreachable!("a byte segment was just put at the end")
+                };
+                let before = bytes.len();
+                packet.encode(&mut Writer::new(bytes));
+                let grown = bytes.len() - before;
+                state.queued += grown;
+            }
+            Outgoing::Snapshot(zxid) => state.segments.push_back(Segment::Snapshot(*zxid)),
+        }
+        if state.queued > LINK_BUFFER_MAX {
+            tracing::warn!(
+                bytes = state.queued,
+                "a quorum link does not take what is sent; it is cut"
+            );
+            drop(state);
+            self.close();
+            return;
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.wake.notify_one();
+        self.closing.notify_one();
+    }
+}
+
+/// The links that are open, by id.
+pub(super) struct Links {
+    core: CoreSender,
+    server: Arc<ZkServer>,
+    outboxes: Arc<Mutex<BTreeMap<LinkId, Arc<Outbox>>>>,
+    packet_max: usize,
+}
+
+impl Links {
+    pub(super) fn new(core: CoreSender, server: Arc<ZkServer>, packet_max: usize) -> Self {
+        Self {
+            core,
+            server,
+            outboxes: Arc::default(),
+            packet_max,
+        }
+    }
+
+    /// Sends on a link; one that is gone drops it, and has told so.
+    pub(super) fn send(&self, link: LinkId, outgoing: &Outgoing) {
+        if let Some(outbox) = self.outboxes.lock().get(&link) {
+            outbox.push(outgoing);
+        }
+    }
+
+    /// Ends a link once what waits on it is written.
+    pub(super) fn close(&self, link: LinkId) {
+        if let Some(outbox) = self.outboxes.lock().remove(&link) {
+            outbox.close();
+        }
+    }
+
+    /// Takes learners from `listener` for as long as the process lives.
+    pub(super) fn accept_from(self: &Arc<Self>, listener: TcpListener) {
+        let links = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut next = 0;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        let link = LinkId(next);
+                        next += 1;
+                        links.adopt(link, stream, peer, Side::Leader);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting on the quorum port failed; trying again");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Dials the leader until it answers, the budget is used up, or the link is closed.
+    pub(super) fn dial(
+        self: &Arc<Self>,
+        link: LinkId,
+        leader: ServerId,
+        at: Vec<(String, u16)>,
+        budget: Duration,
+    ) {
+        let links = Arc::clone(self);
+        let outbox = Outbox::new();
+        links.outboxes.lock().insert(link, Arc::clone(&outbox));
+        tokio::spawn(async move {
+            let connecting = dial_until(&at, budget);
+            let connected = tokio::select! {
+                connected = connecting => connected,
+                () = outbox.closing.notified() => return,
+            };
+            match connected {
+                Ok((stream, peer)) => {
+                    links.core.peer(Input::LeaderConnected(link));
+                    links.run(link, stream, peer, Side::Learner, outbox);
+                }
+                Err(error) => {
+                    links.outboxes.lock().remove(&link);
+                    links.core.peer(Input::LeaderClosed(
+                        link,
+                        format!("server {leader} cannot be reached: {error}"),
+                    ));
+                }
+            }
+        });
+    }
+
+    fn adopt(self: &Arc<Self>, link: LinkId, stream: TcpStream, peer: SocketAddr, side: Side) {
+        let outbox = Outbox::new();
+        {
+            let mut outboxes = self.outboxes.lock();
+            if outboxes.len() >= LINKS_MAX {
+                tracing::warn!(%peer, max = LINKS_MAX, "too many connections on the quorum port; this one is closed");
+                return;
+            }
+            outboxes.insert(link, Arc::clone(&outbox));
+        }
+        self.core.peer(Input::LearnerConnected(link));
+        self.run(link, stream, peer, side, outbox);
+    }
+
+    fn run(
+        self: &Arc<Self>,
+        link: LinkId,
+        stream: TcpStream,
+        peer: SocketAddr,
+        side: Side,
+        outbox: Arc<Outbox>,
+    ) {
+        if let Err(error) = net::tune(&stream) {
+            tracing::debug!(%peer, %error, "socket options could not be set");
+        }
+        let links = Arc::clone(self);
+        tokio::spawn(async move {
+            let (read, write) = stream.into_split();
+            let reading = links.read(link, side, read);
+            let writing = write_out(&links.server, &outbox, write);
+            let reason = tokio::select! {
+                reason = reading => reason,
+                reason = writing => reason,
+                reason = closed_for_good(&outbox) => reason,
+            };
+            links.outboxes.lock().remove(&link);
+            links.core.peer(match side {
+                Side::Leader => Input::LearnerClosed(link),
+                Side::Learner => Input::LeaderClosed(link, reason.clone()),
+            });
+            tracing::info!(%peer, reason, "quorum link ended");
+        });
+    }
+
+    async fn read(
+        &self,
+        link: LinkId,
+        side: Side,
+        mut read: tokio::net::tcp::OwnedReadHalf,
+    ) -> String {
+        let mut decoder = LinkDecoder::new(self.packet_max);
+        loop {
+            match read.read_buf(decoder.buffer()).await {
+                Ok(0) => return "the connection was closed by the other side".to_owned(),
+                Ok(_) => {}
+                Err(error) => return format!("reading failed: {error}"),
+            }
+            loop {
+                match decoder.next() {
+                    Ok(Some(item)) => match side.input(link, item) {
+                        Ok(input) => self.core.peer(input),
+                        Err(reason) => return reason,
+                    },
+                    Ok(None) => break,
+                    Err(error) => return format!("what came is no quorum packet: {error}"),
+                }
+            }
+        }
+    }
+}
+
+/// Which side of the link this server is.
+#[derive(Clone, Copy)]
+enum Side {
+    Leader,
+    Learner,
+}
+
+impl Side {
+    fn input(self, link: LinkId, item: LinkItem) -> Result<Input, String> {
+        match (self, item) {
+            (Self::Leader, LinkItem::Packet(packet)) => Ok(Input::LearnerPacket(link, packet)),
+            (Self::Leader, LinkItem::Snapshot(..)) => Err("a learner sent a snapshot".to_owned()),
+            (Self::Learner, LinkItem::Packet(packet)) => Ok(Input::LeaderPacket(link, packet)),
+            (Self::Learner, LinkItem::Snapshot(zxid, tree)) => {
+                Ok(Input::LeaderSnapshot(link, zxid, tree))
+            }
+        }
+    }
+}
+
+/// Ends a link that was closed here although the other side takes nothing more.
+async fn closed_for_good(outbox: &Outbox) -> String {
+    outbox.closing.notified().await;
+    tokio::time::sleep(CLOSE_GRACE).await;
+    "closed here".to_owned()
+}
+
+async fn dial_until(
+    at: &[(String, u16)],
+    budget: Duration,
+) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let give_up = tokio::time::Instant::now() + budget;
+    let mut pauses = DIAL_PAUSES_MS.iter();
+    let mut pause = DIAL_PAUSES_MS[0];
+    loop {
+        let error = match tokio::time::timeout_at(give_up, net::connect_any(at)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => error,
+            Err(_) => std::io::Error::from(std::io::ErrorKind::TimedOut),
+        };
+        pause = *pauses.next().unwrap_or(&pause);
+        if tokio::time::Instant::now() + Duration::from_millis(pause) >= give_up {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// Writes what gathers in the outbox until the link is closed or breaks.
+async fn write_out(
+    server: &ZkServer,
+    outbox: &Outbox,
+    mut write: tokio::net::tcp::OwnedWriteHalf,
+) -> String {
+    loop {
+        let (segment, closed) = {
+            let mut state = outbox.state.lock();
+            let segment = state.segments.pop_front();
+            if let Some(Segment::Bytes(bytes)) = &segment {
+                state.queued -= bytes.len();
+            }
+            (segment, state.closed)
+        };
+        let written = match segment {
+            Some(Segment::Bytes(bytes)) => write.write_all(&bytes).await,
+            Some(Segment::Snapshot(zxid)) => write_snapshot(server, zxid, &mut write).await,
+            None if closed => return "closed here".to_owned(),
+            None => {
+                outbox.wake.notified().await;
+                Ok(())
+            }
+        };
+        if let Err(error) = written {
+            return format!("writing failed: {error}");
+        }
+    }
+}
+
+async fn write_snapshot(
+    server: &ZkServer,
+    zxid: Zxid,
+    write: &mut tokio::net::tcp::OwnedWriteHalf,
+) -> std::io::Result<()> {
+    let mut bytes = QuorumPacket::bare(packet::SNAP, zxid).to_vec();
+    let mut cursor = SnapshotCursor::new();
+    loop {
+        let done = {
+            let tree = server.tree().read();
+            if !cursor.is_of(&tree) {
+                return Err(std::io::Error::other(
+                    "the tree was replaced: this server no longer leads",
+                ));
+            }
+            cursor.next_chunk(&tree, &mut bytes, SNAPSHOT_CHUNK_NODES)
+        };
+        write.write_all(&bytes).await?;
+        bytes.clear();
+        if done {
+            break;
+        }
+    }
+    Writer::new(&mut bytes).string(SNAPSHOT_SIGNATURE);
+    write.write_all(&bytes).await
+}

@@ -1,0 +1,281 @@
+//! The storage thread: the one place that waits for the disk.
+//!
+//! It takes whatever batches wait, appends them all, and ends with one sync (group commit); only then are
+//! their marks told. History reaches the disk before an epoch file is touched. Any error here stops the
+//! server: after a failed sync the pages may be gone, and a retry would lie (ZOOKEEPER-2247).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::ids::Zxid;
+use crate::metrics::Metrics;
+use crate::peer::Input;
+use crate::pipeline::ZkServer;
+use crate::storage::{Compression, RealDisk, SnapshotWriter, Storage, StorageError, purge};
+use crate::tree::SnapshotCursor;
+use crate::zab::{Mark, Write};
+
+use super::core::CoreSender;
+
+/// Znodes per turn of a snapshot; the tree's read side is held for one turn.
+const SNAPSHOT_CHUNK_NODES: usize = 256;
+
+/// Work for the thread.
+pub(super) enum Job {
+    /// Writes that end with one sync.
+    Batch(Vec<Write>, Mark),
+    /// Load the database again.
+    Reload(Mark),
+    /// Remove all but this many snapshots, and the logs that they do not need.
+    Purge(usize),
+    /// Sync what is there and end.
+    Stop,
+}
+
+/// Asks the thread to purge.
+pub(super) struct PurgeHandle(Sender<Job>);
+
+impl PurgeHandle {
+    /// Keeps `retain` snapshots.
+    pub(super) fn purge(&self, retain: usize) {
+        // A thread that has ended purges no more.
+        let _ = self.0.send(Job::Purge(retain));
+    }
+}
+
+/// Handle on the thread.
+pub(super) struct StorageThread {
+    jobs: Sender<Job>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl StorageThread {
+    pub(super) fn start(
+        storage: Storage<RealDisk>,
+        server: Arc<ZkServer>,
+        metrics: Arc<Metrics>,
+        core: CoreSender,
+        slow_sync: Duration,
+    ) -> std::io::Result<Self> {
+        let (jobs, waiting) = channel();
+        let worker = Worker {
+            storage,
+            server,
+            metrics,
+            core,
+            snapshotting: Arc::new(AtomicBool::new(false)),
+            slow_sync,
+        };
+        let thread = std::thread::Builder::new()
+            .name("storage".to_owned())
+            .spawn(move || worker.run(&waiting))?;
+        Ok(Self { jobs, thread })
+    }
+
+    /// Hands over a job. A thread that has ended had a reason, which it told.
+    pub(super) fn push(&self, job: Job) {
+        let _ = self.jobs.send(job);
+    }
+
+    /// A handle for the purge task.
+    pub(super) fn purge_handle(&self) -> PurgeHandle {
+        PurgeHandle(self.jobs.clone())
+    }
+
+    /// Finishes what waits and ends the thread.
+    pub(super) fn stop(self) {
+        self.push(Job::Stop);
+        let _ = self.thread.join();
+    }
+}
+
+struct Worker {
+    storage: Storage<RealDisk>,
+    server: Arc<ZkServer>,
+    metrics: Arc<Metrics>,
+    core: CoreSender,
+    snapshotting: Arc<AtomicBool>,
+    /// A sync that takes longer is told (`fsync.warningthresholdms`).
+    slow_sync: Duration,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        let mut done = Vec::new();
+        while let Ok(first) = jobs.recv() {
+            let mut next = Some(first);
+            let mut stop = false;
+            while let Some(job) = next {
+                stop |= matches!(job, Job::Stop);
+                if let Err(error) = self.carry_out(job, &mut done) {
+                    self.core.storage_failed(error);
+                    return;
+                }
+                next = if stop { None } else { jobs.try_recv().ok() };
+            }
+            if let Err(error) = self.finish(&mut done) {
+                self.core.storage_failed(error);
+                return;
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, job: Job, done: &mut Vec<Mark>) -> Result<(), StorageError> {
+        match job {
+            Job::Batch(writes, mark) => {
+                for write in writes {
+                    if let Write::Truncate(to) = write {
+                        self.finish(done)?;
+                        let recovered = self.storage.truncate(to)?;
+                        self.core.peer(Input::Reloaded(mark, Box::new(recovered)));
+                        return Ok(());
+                    }
+                    self.write(write)?;
+                }
+                done.push(mark);
+            }
+            Job::Reload(mark) => {
+                self.finish(done)?;
+                let recovered = self.storage.reload()?;
+                self.core.peer(Input::Reloaded(mark, Box::new(recovered)));
+            }
+            Job::Purge(retain) => match purge(self.storage.disk(), retain) {
+                Ok(removed) if removed.is_empty() => {}
+                Ok(removed) => tracing::info!(?removed, "purged"),
+                // Old files that stay are no harm to the data.
+                Err(error) => {
+                    tracing::warn!(%error, "purging failed; it is tried again at the next interval")
+                }
+            },
+            Job::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, write: Write) -> Result<(), StorageError> {
+        match write {
+            Write::Txn(proposal) => self.storage.append(proposal.zxid, &proposal.txn),
+            Write::AcceptedEpoch(epoch) => {
+                self.sync()?;
+                self.storage.set_accepted_epoch(epoch)
+            }
+            Write::CurrentEpoch(epoch) => {
+                self.sync()?;
+                self.storage.set_current_epoch(epoch)
+            }
+            Write::Snapshot(_) => self
+                .storage
+                .write_snapshot(&self.server.tree().read())
+                .map(drop),
+            Write::Truncate(_) => {
+                unreachable!("a TRUNC stands alone in its batch and was handled before")
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        let begin = Instant::now();
+        let synced = self.storage.sync();
+        let took = begin.elapsed();
+        self.metrics
+            .fsynctime
+            .record_us(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        if took >= self.slow_sync {
+            self.metrics.fsync_threshold_exceed_count.increment();
+            tracing::warn!(
+                took_ms = took.as_millis(),
+                "a sync of the txn log was slow; clients wait for it"
+            );
+        }
+        synced
+    }
+
+    /// One sync for everything that was appended, then the marks.
+    fn finish(&mut self, done: &mut Vec<Mark>) -> Result<(), StorageError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        for mark in done.drain(..) {
+            self.core.peer(Input::Wrote(mark));
+        }
+        if self.storage.snapshot_due() {
+            self.take_snapshot();
+        }
+        Ok(())
+    }
+
+    /// Begins a new log file and writes a snapshot on a thread of its own, while serving goes on.
+    fn take_snapshot(&mut self) {
+        self.storage.snapshot_started();
+        if self.snapshotting.swap(true, Ordering::AcqRel) {
+            tracing::warn!("the last snapshot is still being written; this one is skipped");
+            return;
+        }
+        let (server, disk) = (Arc::clone(&self.server), self.storage.disk().clone());
+        let compression = self.storage.options().compression;
+        let (metrics, core, busy) = (
+            Arc::clone(&self.metrics),
+            self.core.clone(),
+            Arc::clone(&self.snapshotting),
+        );
+        let spawned = std::thread::Builder::new()
+            .name("snapshot".to_owned())
+            .spawn(move || {
+                let begin = Instant::now();
+                let zxid = server.tree().read().last_processed_zxid();
+                match write_snapshot(&server, &disk, compression, zxid) {
+                    Ok(()) => {
+                        let took_ms =
+                            u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        metrics.snapshottime.record_us(took_ms * 1000);
+                        tracing::info!(%zxid, took_ms, "snapshot taken");
+                    }
+                    Err(error) => core.storage_failed(error),
+                }
+                busy.store(false, Ordering::Release);
+            });
+        if let Err(error) = spawned {
+            self.snapshotting.store(false, Ordering::Release);
+            tracing::warn!(%error, "no thread for a snapshot; the log goes on without it");
+        }
+    }
+}
+
+/// Writes the tree as it stands, turn by turn, named after `zxid`.
+pub(super) fn write_snapshot(
+    server: &ZkServer,
+    disk: &RealDisk,
+    compression: Compression,
+    zxid: Zxid,
+) -> Result<(), StorageError> {
+    let mut writer = SnapshotWriter::begin(disk.clone(), zxid, compression)?;
+    let mut cursor = SnapshotCursor::new();
+    let mut bytes = Vec::with_capacity(64 << 10);
+    loop {
+        let done = {
+            let tree = server.tree().read();
+            if !cursor.is_of(&tree) {
+                // A synchronization put another tree in its place: what was written so far is of no use.
+                return writer.abandon();
+            }
+            cursor.next_chunk(&tree, &mut bytes, SNAPSHOT_CHUNK_NODES)
+        };
+        writer.write_chunk(&bytes)?;
+        bytes.clear();
+        if done {
+            break;
+        }
+    }
+    let (last_zxid, digest) = {
+        let tree = server.tree().read();
+        (tree.last_processed_zxid(), tree.digest())
+    };
+    writer.finish(Some((last_zxid, digest)), Some(last_zxid), true)?;
+    Ok(())
+}

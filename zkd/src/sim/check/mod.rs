@@ -1,0 +1,163 @@
+//! The checkers: one small file per property, named as in the Zab specification where it names one.
+//!
+//! They see what the servers deliver (every committed txn, with the tree's digest after it), who leads in
+//! which epoch, and what the clients were told. A violation names its rule and the evidence.
+
+mod acked;
+mod agreement;
+mod digest;
+mod ephemerals;
+mod integrity;
+mod leadership;
+mod prefix_consistency;
+mod primary_order;
+mod sequence;
+mod total_order;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::ids::{Epoch, ServerId, SessionId, Xid, Zxid};
+use crate::record::txn::TxnRecord;
+use crate::tree::DataTree;
+
+/// A broken property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The property's name.
+    pub rule: &'static str,
+    /// What proves it.
+    pub evidence: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.evidence)
+    }
+}
+
+/// A client was told that its write succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// The write's txn, by the zxid of the reply.
+    pub zxid: Zxid,
+    /// Who wrote.
+    pub session: SessionId,
+    /// The client's number of the request.
+    pub xid: Xid,
+    /// The path the reply named, for creates.
+    pub created: Option<String>,
+}
+
+/// One delivery of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered<'a> {
+    /// The server.
+    pub server: ServerId,
+    /// What this server delivered before, since its database was loaded; or where that database ended.
+    pub previous: Zxid,
+    /// The txn.
+    pub record: &'a TxnRecord,
+    /// The tree's digest after it.
+    pub digest: i64,
+}
+
+/// Everything that is known of a run so far.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// Every txn that any server delivered as committed, with the tree's digest after it.
+    committed: BTreeMap<Zxid, (TxnRecord, i64)>,
+    leaders: BTreeMap<Epoch, ServerId>,
+    proposed: BTreeMap<Zxid, (ServerId, TxnRecord)>,
+    acked: Vec<Acked>,
+    violations: Vec<Violation>,
+}
+
+impl Checks {
+    /// A server delivered a txn.
+    pub fn on_delivered(&mut self, delivered: &Delivered<'_>) {
+        let found = [
+            total_order::check(delivered),
+            integrity::check(delivered, &self.proposed),
+            agreement::check(delivered, &self.committed),
+            prefix_consistency::check(delivered, &self.committed),
+            primary_order::check(delivered, &self.leaders),
+            digest::check(delivered, &self.committed),
+        ];
+        self.violations.extend(found.into_iter().flatten());
+        let zxid = delivered.record.header.zxid;
+        self.committed
+            .entry(zxid)
+            .or_insert_with(|| (delivered.record.clone(), delivered.digest));
+    }
+
+    /// A leader proposed a txn (its own log got it).
+    pub fn on_proposed(&mut self, leader: ServerId, record: &TxnRecord) {
+        self.proposed
+            .entry(record.header.zxid)
+            .or_insert_with(|| (leader, record.clone()));
+    }
+
+    /// A quorum follows `server` in `epoch`.
+    pub fn on_established(&mut self, server: ServerId, epoch: Epoch) {
+        self.violations
+            .extend(leadership::check(server, epoch, &self.leaders));
+        self.leaders.entry(epoch).or_insert(server);
+    }
+
+    /// A client got a positive answer to a write.
+    pub fn on_acked(&mut self, acked: Acked) {
+        self.violations
+            .extend(acked::check_known(&acked, &self.committed));
+        self.acked.push(acked);
+    }
+
+    /// A client saw something it must never see.
+    pub fn on_client_violation(&mut self, violation: Violation) {
+        self.violations.push(violation);
+    }
+
+    /// The run is over, everything is healed: judges what is left. `trees` are those of all servers.
+    pub fn finish(&mut self, trees: &[(ServerId, &DataTree)]) {
+        for (server, tree) in trees {
+            self.violations
+                .extend(digest::check_final(*server, tree, &self.committed));
+            self.violations
+                .extend(ephemerals::check_final(*server, tree));
+        }
+        self.violations
+            .extend(prefix_consistency::check_same_end(trees));
+        self.violations.extend(
+            self.acked
+                .iter()
+                .filter_map(|acked| acked::check_kept(acked, &self.committed)),
+        );
+        self.violations
+            .extend(ephemerals::check_history(&self.committed, &self.proposed));
+        self.violations.extend(sequence::check(&self.acked));
+    }
+
+    /// What was found, in the order in which it was found.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// How many txns were committed.
+    #[must_use]
+    pub fn committed_count(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// How many writes were acknowledged.
+    #[must_use]
+    pub fn acked_count(&self) -> usize {
+        self.acked.len()
+    }
+
+    /// How many epochs were established.
+    #[must_use]
+    pub fn epoch_count(&self) -> usize {
+        self.leaders.len()
+    }
+}
