@@ -20,6 +20,7 @@ DRIFT = {
     "event zxid": "watch events carry the zxid of their txn since 3.9.0, -1 before",
     "persistent watch types": "checkWatches/removeWatches know the types 4 and 5 since 3.9.0",
     "create2 in multi": "create2 in a multi is answered as type 15 with Stat since 3.7.2, 3.8.2, 3.9.0",
+    "create2 in multi, applied": "3.8.0 and 3.8.1 do not apply a create2 that a newer leader sends in a multi (ZOOKEEPER-4026): not asked",
     "IPv6 in ip ACLs": "ids of the ip scheme may be IPv6 addresses since ZOOKEEPER-4240 (2025)",
     "client deleteContainer": "deleteContainer from a client is refused by zkd; Apache 3.8.0 reads raw path bytes",
 }
@@ -80,6 +81,10 @@ class Case:
         if explanation not in self.drifts:
             self.drifts.append(explanation)
         return old
+
+    def old_apache_follows(self):
+        """Is there an Apache 3.8.0 that has to apply what a zkd leader proposes?"""
+        return self.leader().kind == "zkd" and any(s.kind == "apache" for s in self.ensemble.servers)
 
     def leader(self):
         return self.server if self.ensemble.standalone else self.ensemble.leader()
