@@ -87,6 +87,21 @@ pub struct ZkServer {
     next_session: AtomicI64,
     mode: AtomicU8,
     state: Mutex<ServerState>,
+    /// `None` standalone.
+    members: Mutex<Option<Members>>,
+}
+
+/// What `/zookeeper/config` shows of an ensemble.
+struct Members {
+    text: String,
+    version: i64,
+    wall_ms: i64,
+}
+
+impl Members {
+    fn show(&self, tree: &mut DataTree) {
+        tree.set_config_node(self.text.as_bytes(), self.version, self.wall_ms);
+    }
 }
 
 impl fmt::Debug for ZkServer {
@@ -114,6 +129,7 @@ impl ZkServer {
             next_session: AtomicI64::new(first.0),
             mode: AtomicU8::new(Mode::Stopped as u8),
             state: Mutex::new(ServerState::Looking),
+            members: Mutex::default(),
         }
     }
 
@@ -141,9 +157,26 @@ impl ZkServer {
         &self.touches
     }
 
-    /// Another tree, after a SNAP or TRUNC. Nobody is served meanwhile.
-    pub fn replace_tree(&self, tree: DataTree) {
+    /// Another tree, at start or after a SNAP or TRUNC. Nobody is served meanwhile.
+    pub fn replace_tree(&self, mut tree: DataTree) {
+        if let Some(members) = &*self.members.lock() {
+            members.show(&mut tree);
+        }
         *self.tree.write() = tree;
+    }
+
+    /// Shows the members of the ensemble in `/zookeeper/config`, in this tree and in every one that
+    /// replaces it: what stands there is the server's own configuration, not what another server or an
+    /// older start left in the database. `text` is the canonical one of `version`; `wall_ms` becomes
+    /// the znode's mtime.
+    pub fn show_members(&self, text: String, version: i64, wall_ms: i64) {
+        let members = Members {
+            text,
+            version,
+            wall_ms,
+        };
+        members.show(&mut self.tree.write());
+        *self.members.lock() = Some(members);
     }
 
     /// Serves clients from now on, as `state`.
@@ -636,5 +669,30 @@ impl Batch<'_> {
         if !valid {
             self.registry.by_session.remove(&session);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(server: &ZkServer) -> (Vec<u8>, i32, i64) {
+        let tree = server.tree().read();
+        let node = tree.node("/zookeeper/config").expect("every tree has it");
+        let text = node.data().unwrap_or_default().to_vec();
+        (text, node.stat().version, node.stat().mzxid.0)
+    }
+
+    #[test]
+    fn members_are_shown_in_every_tree() {
+        let server = ZkServer::new(ServerOptions::default(), Instant(0));
+        assert_eq!(config(&server), (Vec::new(), 0, 0));
+        server.show_members("server.1=h:1:2:participant\nversion=7".to_owned(), 7, 99);
+        let shown = (b"server.1=h:1:2:participant\nversion=7".to_vec(), -1, 7);
+        assert_eq!(config(&server), shown);
+        let digest = DataTree::new().digest();
+        server.replace_tree(DataTree::new());
+        assert_eq!(config(&server), shown);
+        assert_eq!(server.tree().read().digest(), digest, "outside the digest");
     }
 }
