@@ -51,6 +51,8 @@ const STRANGERS_MAX: usize = 256;
 const BIND_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A peer that was asked to dial back and does not is asked once more after this time.
+const DIAL_BACK_WAIT: Duration = Duration::from_millis(50);
 /// A replaced connection is read until its peer closes it, for this long at most.
 const RETIREMENT: Duration = Duration::from_secs(2);
 
@@ -163,7 +165,8 @@ struct Peer {
     /// The frame sent last.
     last: Option<Bytes>,
     link: Option<Link>,
-    dialling: bool,
+    /// A dial is under way; it wants to know when there is a link.
+    dialling: Option<Arc<Notify>>,
 }
 
 /// A connection in use.
@@ -324,10 +327,11 @@ impl Shared {
 
     /// Starts a dial unless one is under way. `told` are addresses from the peer itself, tried first.
     fn dial_once(shared: &Arc<Self>, sid: ServerId, peer: &mut Peer, told: Vec<(String, u16)>) {
-        if peer.dialling {
+        if peer.dialling.is_some() {
             return;
         }
-        peer.dialling = true;
+        let linked = Arc::new(Notify::new());
+        peer.dialling = Some(Arc::clone(&linked));
         let mut addresses = told;
         for address in &peer.addresses {
             if !addresses.contains(address) {
@@ -336,7 +340,7 @@ impl Shared {
         }
         shared
             .runtime
-            .spawn(dial(Arc::clone(shared), sid, addresses));
+            .spawn(dial(Arc::clone(shared), sid, addresses, linked));
     }
 
     /// Takes a connection into use, in place of an older one. The side that dialled it leaves the
@@ -351,6 +355,9 @@ impl Shared {
         let peer = peers.by_id.entry(sid).or_default();
         if peer.next.is_none() {
             peer.next = peer.last.clone();
+        }
+        if let Some(linked) = &peer.dialling {
+            linked.notify_one();
         }
         let wake = Arc::new(Notify::new());
         let retire = Arc::new(Notify::new());
@@ -404,7 +411,7 @@ impl Shared {
             .is_some_and(|link| link.generation == generation);
         if in_use {
             peer.link = None;
-            if peer.addresses.is_empty() && !peer.dialling {
+            if peer.addresses.is_empty() && peer.dialling.is_none() {
                 peers.by_id.remove(&sid);
             }
         }
@@ -417,7 +424,7 @@ impl Shared {
         let Some(peer) = peers.by_id.get_mut(&sid) else {
             return false;
         };
-        peer.dialling = false;
+        peer.dialling = None;
         let linked = peer.link.is_some();
         if !linked && peer.addresses.is_empty() {
             peers.by_id.remove(&sid);
@@ -535,43 +542,51 @@ async fn receive(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) 
     }
 }
 
-/// Dials once, through all addresses.
-async fn dial(shared: Arc<Shared>, sid: ServerId, addresses: Vec<(String, u16)>) {
-    let mut failure = io::Error::other("no address of it is known");
-    let mut connected = None;
-    for (host, port) in &addresses {
-        let limit = shared.options.connect_timeout;
-        // A name is resolved here, anew each time: peers move.
-        match tokio::time::timeout(limit, TcpStream::connect((host.as_str(), *port))).await {
-            Ok(Ok(stream)) => {
-                connected = Some(stream);
-                break;
-            }
-            Ok(Err(error)) => failure = error,
-            Err(_) => failure = io::ErrorKind::TimedOut.into(),
-        }
+/// Dials a peer, and tells what came of it.
+async fn dial(
+    shared: Arc<Shared>,
+    sid: ServerId,
+    addresses: Vec<(String, u16)>,
+    linked: Arc<Notify>,
+) {
+    let mut outcome = ask(&shared, sid, &addresses).await;
+    if outcome.is_ok()
+        && tokio::time::timeout(DIAL_BACK_WAIT, linked.notified())
+            .await
+            .is_err()
+    {
+        // It has read that it is to dial back, and did not: it may have died in between.
+        outcome = ask(&shared, sid, &addresses).await;
     }
-    let outcome = match connected {
-        Some(stream) => open(&shared, sid, stream).await,
-        None => Err(failure),
-    };
-    let failed = match outcome {
-        Ok(asked) => {
-            shared.tell(ElectionEvent::Reachable(sid)).await;
-            match asked {
-                Some(asked) => answered(&shared, asked).await,
-                None => Ok(()),
-            }
-        }
-        Err(error) => Err(error),
-    };
     let linked = shared.dialled(sid);
-    if let Err(error) = failed
+    if let Err(error) = outcome
         && !linked
     {
         debug!(%sid, ?addresses, %error, "cannot connect to the election port");
         shared.tell(ElectionEvent::Unreachable(sid)).await;
     }
+}
+
+/// Connects to the first of the addresses that answers, and makes that a link or asks for one.
+async fn ask(shared: &Arc<Shared>, sid: ServerId, addresses: &[(String, u16)]) -> io::Result<()> {
+    let mut failure = io::Error::other("no address of it is known");
+    for (host, port) in addresses {
+        let limit = shared.options.connect_timeout;
+        // A name is resolved here, anew each time: peers move.
+        match tokio::time::timeout(limit, TcpStream::connect((host.as_str(), *port))).await {
+            Ok(Ok(stream)) => {
+                let asked = open(shared, sid, stream).await?;
+                shared.tell(ElectionEvent::Reachable(sid)).await;
+                return match asked {
+                    Some(asked) => answered(shared, asked).await,
+                    None => Ok(()),
+                };
+            }
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failure)
 }
 
 /// Says who dials; keeps the connection if it is this side's to keep, or returns it if the peer was
