@@ -145,6 +145,9 @@ pub struct UpArgs {
     /// Start the servers one after another and tell what each does
     #[arg(long)]
     pub one_by_one: bool,
+    /// Stay until Ctrl-C, then end the lab
+    #[arg(long)]
+    pub attach: bool,
     /// How long it may take (default: 10s, Apache ZooKeeper 60s)
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,

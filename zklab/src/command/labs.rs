@@ -92,6 +92,8 @@ pub(super) fn env(context: &Context) -> Result<Exit, Failure> {
         "lab": info.lab,
         "ZKLAB_LAB": info.lab,
         "ZK_HOSTS": hosts,
+        "supervisor_pid": info.supervisor_pid,
+        "nodes": info.nodes,
     }));
     context.out.line(&format!("export ZKLAB_LAB={}", info.lab));
     context.out.line(&format!("export ZK_HOSTS={hosts}"));

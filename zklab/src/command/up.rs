@@ -3,16 +3,18 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
+
 use super::Context;
 use crate::cli::{NetArg, UpArgs, data_dir};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Context as _, Exit, Failure};
 use crate::net::NetKind;
 use crate::node::ServerKind;
 use crate::report::ensemble;
 use crate::report::progress::Progress;
 use crate::supervisor::client::{Connection, Early};
 use crate::supervisor::home::{DataPlace, Root};
-use crate::supervisor::protocol::{News, Request, UpReport, UpRequest};
+use crate::supervisor::protocol::{DownReport, News, Request, UpReport, UpRequest};
 
 pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> {
     if let Some(name) = args.name {
@@ -58,6 +60,22 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
     if let Some(report) = report {
         ensemble::up(out, &report);
     }
+    if args.attach {
+        return stay(context);
+    }
+    Ok(Exit::Ok)
+}
+
+/// Waits for Ctrl-C, then ends the lab.
+fn stay(context: &Context) -> Result<Exit, Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    let cannot = || "cannot wait for Ctrl-C".to_owned();
+    signals.thread_block().doing(cannot)?;
+    signals.wait().doing(cannot)?;
+    let report: DownReport = context.ask(&Request::Down { keep_data: false })?;
+    ensemble::down(&context.out, &report);
     Ok(Exit::Ok)
 }
 

@@ -38,6 +38,7 @@ pub fn zoo_cfg(node: &NodeSpec, shape: Shape<'_>) -> String {
     line("maxClientCnxns", &0);
     line("4lw.commands.whitelist", &"*");
     line("admin.enableServer", &false);
+    line("autopurge.purgeInterval", &1);
     if shape.nodes.len() == 1 {
         line("clientPort", &CLIENT_PORT);
         line("clientPortAddress", &shape.net.address(node.id));

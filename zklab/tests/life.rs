@@ -1,0 +1,368 @@
+//! The life of an ensemble, on real processes: every test brings up its own lab in a runtime directory of
+//! its own, and checks at the end that nothing is left.
+//!
+//! zkd has to lie beside zklab, as `cargo test --workspace` builds it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A runtime directory with its labs; they end with it.
+struct Machine {
+    dir: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
+        assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
+        machine
+    }
+
+    fn zklab(&self, words: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_zklab"))
+            .args(words.split_whitespace())
+            .env("ZKLAB_RUNTIME_DIR", self.dir.path())
+            .env_remove("ZKLAB_LAB")
+            .output()
+            .unwrap()
+    }
+
+    /// The command must end with this exit code; what it printed.
+    #[track_caller]
+    fn expect(&self, code: i32, words: &str) -> String {
+        let output = self.zklab(words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "zklab {words}\n{text}\n{errors}"
+        );
+        text + &errors
+    }
+
+    /// The command must succeed with one JSON object.
+    #[track_caller]
+    fn json(&self, words: &str) -> Value {
+        let text = self.expect(0, &format!("--json {words}"));
+        let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+        assert_eq!(value["v"], 1, "{text}");
+        value
+    }
+
+    /// Asks for the status until `wanted` holds. Replication to the last follower takes a moment.
+    #[track_caller]
+    fn status_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = self.json("status");
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "never {what}: {status}");
+        }
+    }
+
+    #[track_caller]
+    fn assert_nothing_left(&self) {
+        let left: Vec<_> = std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // After a failed assertion a lab may be up.
+        let _ = self.zklab("down --all");
+    }
+}
+
+fn nodes(status: &Value) -> &Vec<Value> {
+    status["nodes"].as_array().unwrap()
+}
+
+fn with_role<'a>(status: &'a Value, role: &str) -> Vec<&'a str> {
+    nodes(status)
+        .iter()
+        .filter(|node| node["role"] == role)
+        .map(|node| node["id"].as_str().unwrap())
+        .collect()
+}
+
+fn digests_are_equal_on(count: usize) -> impl Fn(&Value) -> bool {
+    move |status| {
+        let digest = &status["digest"];
+        digest["equal"] == true && digest["nodes"].as_array().is_some_and(|n| n.len() == count)
+    }
+}
+
+fn is_alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie is dead; whoever adopted it has to bury it.
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+#[test]
+fn five_servers_elect_one_leader_and_outlive_it() {
+    let machine = Machine::new();
+    let up = machine.json("up --nodes 5");
+    assert_eq!(nodes(&up).len(), 5);
+    let status = machine.status_until("equal digests on all five", digests_are_equal_on(5));
+    assert_eq!(with_role(&status, "leader").len(), 1);
+    assert_eq!(with_role(&status, "follower").len(), 4);
+    assert!(
+        nodes(&status)
+            .iter()
+            .all(|node| node["epoch"] == up["epoch"])
+    );
+    machine.expect(0, "cli n1 create /a hello");
+
+    let kill = machine.json("kill-leader");
+    assert_eq!(kill["victim"], up["leader"]);
+    assert_eq!(kill["verdict"], "pass", "{kill}");
+    assert_eq!(kill["findings"].as_array().unwrap().len(), 0);
+    let epochs = kill["new_epoch"].as_i64().unwrap() - kill["old_epoch"].as_i64().unwrap();
+    let explained = kill["failed_attempts"].as_array().unwrap().len();
+    assert_eq!(usize::try_from(epochs).unwrap(), 1 + explained, "{kill}");
+    let ms = |phase: &str| kill["ms"][phase].as_f64().unwrap();
+    let sum: f64 = ["detect", "elect", "epoch", "sync", "serve"]
+        .map(ms)
+        .iter()
+        .sum();
+    assert!((sum - ms("no_writes")).abs() < 0.05, "{kill}");
+    assert_ne!(kill["new_leader"], kill["victim"]);
+    assert_eq!(machine.expect(0, "cli get /a").trim(), "hello");
+    machine.expect(0, "down");
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn a_minority_refuses_writes_and_recovers_with_everything() {
+    let machine = Machine::new();
+    machine.json("up --nodes 5");
+    machine.expect(0, "cli create /a one");
+    machine.json("kill n1 n2");
+    machine.expect(0, "cli set /a two");
+    let killed = machine.json("kill n3");
+    assert_eq!(killed["quorum"], false);
+    machine.status_until("without a quorum", |status| status["quorum"] == false);
+    let refused = machine.expect(3, "cli set /a three");
+    assert!(refused.contains("zklab status"), "{refused}");
+    let refused = machine.expect(3, "kill-leader");
+    assert!(refused.contains("no leader"), "{refused}");
+    machine.json("start n2");
+    machine.status_until("with a quorum again", |status| status["quorum"] == true);
+    assert_eq!(machine.expect(0, "cli get /a").trim(), "two");
+    machine.json("start all");
+    machine.status_until("equal digests on all five", digests_are_equal_on(5));
+    machine.expect(0, "down");
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn many_leaders_die_and_no_acknowledged_write_does() {
+    let machine = Machine::new();
+    machine.json("up --nodes 3");
+    let report = machine.json("kill-leader --times 4");
+    assert_eq!(report["kills"].as_array().unwrap().len(), 4);
+    assert_eq!(report["verdict"], "pass", "{report}");
+    assert_eq!(report["read_on"].as_array().unwrap().len(), 3, "{report}");
+    for kill in report["kills"].as_array().unwrap() {
+        let rise = kill["new_epoch"].as_i64().unwrap() - kill["old_epoch"].as_i64().unwrap();
+        let explained = kill["failed_attempts"].as_array().unwrap().len();
+        assert_eq!(usize::try_from(rise).unwrap(), 1 + explained, "{kill}");
+    }
+    machine.expect(0, "down");
+}
+
+#[test]
+fn one_by_one_the_third_of_five_leads_and_stays() {
+    let machine = Machine::new();
+    let up = machine.json("up --nodes 5 --one-by-one");
+    let steps = up["steps"].as_array().unwrap();
+    let leaders: Vec<&Value> = steps.iter().map(|step| &step["leader"]).collect();
+    assert_eq!(
+        leaders,
+        [
+            &Value::Null,
+            &Value::Null,
+            &"n3".into(),
+            &"n3".into(),
+            &"n3".into()
+        ]
+    );
+    assert_eq!(steps[1]["running"][1]["state"], "looking");
+    assert_eq!(steps[1]["running"][0]["vote"], "n2");
+    let status = machine.json("status");
+    assert_eq!(with_role(&status, "follower"), ["n1", "n2", "n4", "n5"]);
+    machine.expect(0, "down");
+}
+
+#[test]
+fn the_newer_history_wins_over_the_higher_id() {
+    let machine = Machine::new();
+    machine.json("up --nodes 3");
+    machine.json("kill n3");
+    machine.status_until("with a leader", |status| status["quorum"] == true);
+    machine.expect(0, "cli create /newer x");
+    machine.status_until("in sync", digests_are_equal_on(2));
+    machine.json("kill n1 n2");
+    machine.json("start n1 n3");
+    let status = machine.status_until("with a quorum", |status| status["quorum"] == true);
+    assert_eq!(status["leader"], "n1");
+    machine.expect(0, "down");
+}
+
+#[test]
+fn an_observer_serves_and_does_not_count() {
+    let machine = Machine::new();
+    machine.json("up --nodes 3 --observers 1");
+    let status = machine.json("status");
+    assert_eq!(with_role(&status, "observer"), ["n4"]);
+    assert_eq!(status["voters"], 3);
+    machine.expect(0, "cli n4 create /through-the-observer x");
+    let events = machine.expect(0, "events --kind quorum --json");
+    assert!(events.contains(r#""need":2"#), "{events}");
+    machine.expect(0, "down");
+}
+
+#[test]
+fn one_server_stands_alone() {
+    let machine = Machine::new();
+    let up = machine.json("up alone --nodes 1");
+    assert_eq!(up["nodes"][0]["role"], "standalone");
+    machine.expect(0, "-L alone cli create /a x");
+    machine.expect(3, "-L alone kill-leader");
+    machine.json("-L alone restart n1");
+    assert_eq!(machine.expect(0, "-L alone cli get /a").trim(), "x");
+    machine.expect(0, "down alone");
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn a_rolling_restart_never_stops_the_service_for_long() {
+    let machine = Machine::new();
+    machine.json("up --nodes 3");
+    let report = machine.json("restart all --rolling");
+    let last = nodes(&report).last().unwrap();
+    assert_eq!(last["leader"], true, "the leader goes last: {report}");
+    let status = machine.json("status");
+    assert_eq!(status["quorum"], true);
+    assert!(nodes(&status).iter().all(|node| node["state"] == "serving"));
+    machine.expect(0, "down");
+}
+
+#[test]
+fn a_paused_node_is_shown_as_paused_and_comes_back() {
+    let machine = Machine::new();
+    machine.json("up --nodes 3");
+    machine.json("pause n1");
+    let status = machine.json("status");
+    assert_eq!(status["nodes"][0]["state"], "paused");
+    machine.json("resume n1");
+    machine.status_until("all serving", |status| {
+        nodes(status).iter().all(|node| node["state"] == "serving")
+    });
+    machine.expect(0, "down");
+}
+
+#[test]
+fn servers_die_with_a_killed_supervisor_and_the_next_ls_cleans_up() {
+    let machine = Machine::new();
+    let up = machine.json("up --nodes 3");
+    let pids: Vec<u64> = nodes(&up)
+        .iter()
+        .map(|node| node["pid"].as_u64().unwrap())
+        .collect();
+    let supervisor = machine.json("env")["supervisor_pid"].as_u64().unwrap();
+    let data = up["data_dir"].as_str().unwrap().to_owned();
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    let killed = Command::new("kill")
+        .args(["-9", &supervisor.to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        assert!(
+            Instant::now() < deadline,
+            "a server outlived its supervisor"
+        );
+        std::thread::yield_now();
+    }
+    assert_eq!(machine.json("ls")["labs"].as_array().unwrap().len(), 0);
+    machine.assert_nothing_left();
+    assert!(!Path::new(&data).exists());
+}
+
+#[test]
+fn what_is_not_there_is_named_and_the_nearest_offered() {
+    let machine = Machine::new();
+    let text = machine.expect(2, "status");
+    assert!(text.contains("no lab is up"), "{text}");
+    machine.json("up life --nodes 1");
+    let text = machine.expect(2, "-L live status");
+    assert!(text.contains("did you mean life?"), "{text}");
+    let text = machine.expect(2, "-L life kill n2");
+    assert!(text.contains("its nodes are n1"), "{text}");
+    let text = machine.expect(2, "-L life events --kind electoin");
+    assert!(text.contains("did you mean election?"), "{text}");
+    let text = machine.expect(2, "up life");
+    assert!(text.contains("is up already"), "{text}");
+    let text = machine.expect(5, "up other --server /no/such/zkd");
+    assert!(text.contains("/no/such/zkd"), "{text}");
+    machine.expect(2, "up a/b");
+    machine.expect(3, "-L life cli get /missing");
+    machine.expect(0, "down life");
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn a_server_that_dies_at_birth_takes_the_lab_with_it() {
+    let machine = Machine::new();
+    let text = machine.expect(6, "up --server /bin/false");
+    assert!(text.contains("died while the lab was being made"), "{text}");
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn data_in_a_directory_of_the_users_outlive_the_lab() {
+    let machine = Machine::new();
+    let data = tempfile::tempdir().unwrap();
+    let up = format!("up --nodes 3 --data {}", data.path().display());
+    machine.json(&up);
+    machine.expect(0, "cli create /kept x");
+    machine.expect(0, "down");
+    machine.json(&up);
+    assert_eq!(machine.expect(0, "cli get /kept").trim(), "x");
+    machine.expect(0, "down");
+}
+
+#[test]
+fn without_a_terminal_there_are_no_escape_codes() {
+    let machine = Machine::new();
+    let mut text = machine.expect(0, "up --nodes 3");
+    for words in [
+        "status",
+        "kill-leader",
+        "events",
+        "ls",
+        "logs -n 3",
+        "doctor",
+        "down",
+    ] {
+        text += &machine.expect(0, words);
+    }
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}
