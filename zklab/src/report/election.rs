@@ -158,6 +158,11 @@ pub fn killed(out: &Out, report: &KillReport) {
     for finding in &report.findings {
         out.line(&format!("{} {finding}", out.paint.red("BUG:")));
     }
+    for node in &report.died {
+        out.line(&out.paint.red(&format!(
+            "{node} died on its own; `zklab logs {node} -n 20` may say why"
+        )));
+    }
 }
 
 fn summary(out: &Out, report: &KillReport) {
@@ -197,6 +202,7 @@ fn json(out: &Out, report: &KillReport) {
         value["lab"] = report.lab.clone().into();
         value["verdict"] = report.verdict.clone().into();
         value["findings"] = report.findings.clone().into();
+        value["died"] = serde_json::json!(report.died);
         value["writes"] = serde_json::json!({
             "acked": report.clients.acked,
             "unknown": report.clients.unknown,

@@ -36,6 +36,7 @@ pub async fn run(
 ) -> Result<KillReport, Failure> {
     let ensemble = &lab.ensemble;
     leader_to_kill(ensemble).await?;
+    let seq = ensemble.journal.tip();
     let clients = Clients::start(ensemble);
     if !clients.warm(Instant::now() + WARM_UP).await {
         return Err(Failure::new(
@@ -60,10 +61,12 @@ pub async fn run(
         .map(|(id, _)| id)
         .collect();
     let (tally, findings) = clients.finish().await;
-    let exit = judge(&kills, &findings);
+    let died = died_on_their_own(ensemble, seq);
+    let exit = judge(&kills, &findings, &died);
     let verdict = match exit {
         Exit::Ok => "pass",
         Exit::Bug => "bug",
+        Exit::NodeDied => "a node died on its own",
         Exit::Inconclusive => "inconclusive",
         _ => "over budget",
     };
@@ -75,16 +78,19 @@ pub async fn run(
         clients: tally,
         read_on,
         findings,
+        died,
         verdict: verdict.to_owned(),
         exit,
     })
 }
 
 /// The worst of everything, in the documented order.
-fn judge(kills: &[Reelection], findings: &[String]) -> Exit {
+fn judge(kills: &[Reelection], findings: &[String], died: &[NodeId]) -> Exit {
     let verdict_is = |word: &str| kills.iter().any(|kill| kill.verdict == word);
     if !findings.is_empty() {
         Exit::Bug
+    } else if !died.is_empty() {
+        Exit::NodeDied
     } else if verdict_is("over budget") {
         Exit::Missed
     } else if verdict_is("inconclusive") {
@@ -92,6 +98,23 @@ fn judge(kills: &[Reelection], findings: &[String]) -> Exit {
     } else {
         Exit::Ok
     }
+}
+
+/// The nodes whose process ended after `seq` although nobody wanted that.
+fn died_on_their_own(ensemble: &Ensemble, seq: u64) -> Vec<NodeId> {
+    let events = ensemble.journal.after(seq).into_iter();
+    events
+        .filter(|event| {
+            matches!(
+                event.kind,
+                LabEventKind::NodeExited {
+                    expected: false,
+                    ..
+                }
+            )
+        })
+        .filter_map(|event| event.node)
+        .collect()
 }
 
 /// The leader, by asking, if the rest can elect another one.

@@ -292,6 +292,8 @@ pub struct KillReport {
     pub read_on: Vec<NodeId>,
     /// What no server may do, and one did; empty is good.
     pub findings: Vec<String>,
+    /// Nodes that died on their own.
+    pub died: Vec<NodeId>,
     /// `pass`, or what was missed.
     pub verdict: String,
     /// How the command ends.
