@@ -35,31 +35,33 @@ pub struct Global {
         short = 'L',
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "NAME",
         env = "ZKLAB_LAB"
     )]
     #[arg(default_value = "default")]
     pub lab: String,
     /// Print one JSON object (streams: one a line)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// Print nothing but errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Global options")]
     pub quiet: bool,
     /// Say on stderr what is being done
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Global options")]
     pub verbose: bool,
     /// Colours
     #[arg(
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "WHEN",
         default_value = "auto",
         hide_possible_values = true
     )]
     pub color: Color,
     /// No progress display on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub no_progress: bool,
 }
 
@@ -105,6 +107,7 @@ pub enum Command {
     /// Show what happened, event by event
     Events(EventsArgs),
     /// Speak with the ensemble as a client: ls, get, set, create, delete, stat
+    #[command(override_usage = "zklab cli [OPTIONS] [NODE] <COMMAND> …")]
     Cli(CliArgs),
     /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
     Env,
@@ -136,8 +139,8 @@ pub struct UpArgs {
     /// tickTime
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
     pub tick: Duration,
-    /// The network: each node has 127.0.LAB.NODE of this machine's loopback
-    #[arg(long, default_value = "auto")]
+    /// The network: `loopback` (127.0.LAB.NODE), or `auto`, the best one this machine offers
+    #[arg(long, default_value = "auto", hide_possible_values = true)]
     pub net: NetArg,
     /// Where the data go: `tmpfs`, `disk`, or a directory (which `down` leaves alone)
     #[arg(long, value_name = "PLACE")]
