@@ -68,6 +68,8 @@ pub struct View {
     pub zxid: HexZxid,
     /// Whom it votes for.
     pub vote: Option<String>,
+    /// Its version, as its process said at the start.
+    pub version: Option<String>,
     /// How its last process ended.
     pub end: Option<End>,
     /// The lab is ending the process; its end is no surprise.
@@ -454,6 +456,7 @@ fn fold(view: &mut View, kind: &LabEventKind) {
             view.state = Some(Role::Looking);
             view.serving = false;
         }
+        LabEventKind::NodeStarting { version } => view.version = Some(version.clone()),
         LabEventKind::ElectionVote { vote, .. } => view.vote = Some(vote.clone()),
         LabEventKind::NodeRole { role, .. } => {
             view.state = Some(*role);

@@ -236,7 +236,8 @@ fn node_status(
         rss: view.process.map(|process| process.resident_bytes()),
         addr: lab.net.client(id).to_string(),
         digest: answer.digest,
-        version: answer.version,
+        // zkd answers with the version of Apache ZooKeeper whose behaviour it has; its own comes first.
+        version: view.version.clone().or(answer.version),
         fsync_p99_ms: answer.fsync_p99_ms,
         note: note(view),
     }

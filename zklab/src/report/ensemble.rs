@@ -243,8 +243,9 @@ fn quorum_line(out: &Out, status: &Status) -> String {
     parts.join(" · ")
 }
 
-/// The two ends of a long digest.
+/// The two ends of a long digest, without the zeros in front.
 fn brief(value: &str) -> String {
+    let value = value.trim_start_matches('0');
     if value.len() <= 10 {
         return value.to_owned();
     }
