@@ -158,6 +158,10 @@ async fn run(
     let server = Arc::new(ZkServer::new(server_options(config, my_id), started));
     let (tree, state) = RecoveredState::split(recovered);
     server.replace_tree(tree);
+    if my_id.is_some() {
+        let members = &config.servers;
+        server.show_members(members.canonical_text(), members.version, clock::wall_ms());
+    }
 
     let payload_max = config.jute_max_buffer + config.jute_max_buffer_extra;
     let links = Arc::new(Links::new(sender.clone(), Arc::clone(&server), payload_max));
