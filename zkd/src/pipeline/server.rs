@@ -209,6 +209,14 @@ impl ZkServer {
         self.mode() != Mode::Stopped
     }
 
+    /// Whether every txn in the tree is committed, as it is while clients are served. After a start the
+    /// tree also has what the log has, and the leader that is found may cut some of that off; so long no
+    /// snapshot may be taken but the one that a synchronization ends with, or the txns would come back.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.mode() == Mode::Serving
+    }
+
     /// Whether only reads are served.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

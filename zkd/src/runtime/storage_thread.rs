@@ -204,7 +204,7 @@ impl Worker {
         for mark in done.drain(..) {
             self.core.peer(Input::Wrote(mark));
         }
-        if self.storage.snapshot_due() {
+        if self.storage.snapshot_due() && self.server.is_settled() {
             self.take_snapshot();
         }
         Ok(())
@@ -257,25 +257,78 @@ pub(super) fn write_snapshot(
     let mut writer = SnapshotWriter::begin(disk.clone(), zxid, compression)?;
     let mut cursor = SnapshotCursor::new();
     let mut bytes = Vec::with_capacity(64 << 10);
-    loop {
-        let done = {
+    let mut first = true;
+    let (last_zxid, digest) = loop {
+        let end = {
             let tree = server.tree().read();
-            if !cursor.is_of(&tree) {
-                // A synchronization put another tree in its place: what was written so far is of no use.
+            if !cursor.is_of(&tree) || (first && !server.is_settled()) {
+                // A synchronization puts another tree in its place: this one is of no use.
                 return writer.abandon();
             }
-            cursor.next_chunk(&tree, &mut bytes, SNAPSHOT_CHUNK_NODES)
+            first = false;
+            cursor
+                .next_chunk(&tree, &mut bytes, SNAPSHOT_CHUNK_NODES)
+                .then(|| (tree.last_processed_zxid(), tree.digest()))
         };
         writer.write_chunk(&bytes)?;
         bytes.clear();
-        if done {
-            break;
+        if let Some(end) = end {
+            break end;
         }
-    }
-    let (last_zxid, digest) = {
-        let tree = server.tree().read();
-        (tree.last_processed_zxid(), tree.digest())
     };
     writer.finish(Some((last_zxid, digest)), Some(last_zxid), true)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ServerState;
+    use crate::pipeline::ServerOptions;
+    use crate::storage::StorageOptions;
+    use crate::zab::Proposal;
+
+    fn batch(first: i64) -> Job {
+        let writes = (first..first + 20).map(|zxid| {
+            Write::Txn(Proposal {
+                zxid: Zxid(zxid),
+                txn: bytes::Bytes::from_static(b"a txn"),
+            })
+        });
+        Job::Batch(writes.collect(), Mark(first.cast_unsigned()))
+    }
+
+    /// What is in the tree after a start may have to be cut off: a snapshot of it, written beside the
+    /// synchronization, brought txns back that a TRUNC had removed.
+    #[test]
+    fn no_snapshot_is_taken_of_a_tree_that_is_not_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path(), dir.path(), true).unwrap();
+        let options = StorageOptions {
+            snap_count: 4,
+            prealloc_bytes: 0,
+            ..StorageOptions::default()
+        };
+        let (storage, _) = Storage::open(disk, options).unwrap();
+        let start = crate::time::Instant(0);
+        let server = Arc::new(ZkServer::new(ServerOptions::default(), start));
+        let (core, _told) = CoreSender::new();
+        let mut worker = Worker {
+            storage,
+            server: Arc::clone(&server),
+            metrics: Arc::new(Metrics::default()),
+            core,
+            snapshotting: Arc::default(),
+            slow_sync: Duration::from_secs(9),
+        };
+        let mut done = Vec::new();
+        worker.carry_out(batch(1), &mut done).unwrap();
+        worker.finish(&mut done).unwrap();
+        assert!(worker.storage.snapshot_due(), "due, and not begun");
+
+        server.start_serving(ServerState::Following);
+        worker.carry_out(batch(21), &mut done).unwrap();
+        worker.finish(&mut done).unwrap();
+        assert!(!worker.storage.snapshot_due(), "begun");
+    }
 }

@@ -224,7 +224,7 @@ impl Process {
             }
         }
         self.sync_for(&mut marks, &mut out, mutation)?;
-        if self.storage.snapshot_due() {
+        if self.storage.snapshot_due() && self.zk.is_settled() {
             self.begin_snapshot()?;
         }
         Ok(out)
