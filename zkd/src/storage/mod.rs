@@ -252,30 +252,30 @@ impl<D: Disk> Storage<D> {
         self.log.roll();
     }
 
-    /// Forgets every txn after `to` and reads the history again. Gives what is left: its
-    /// `last_zxid` is before `to` if `to` is not in this server's history at all, and then the
-    /// caller has to synchronize anew from there. (Apache would keep one txn too many.)
+    /// Forgets every txn after `to` and reads the history again. If `to` is not in this server's
+    /// history, or only inside a snapshot that goes further, nothing is forgotten, and the
+    /// `last_zxid` of what is given is not `to`: what the disk holds may be needed, and the caller
+    /// has to take over a whole database. (Apache would keep one txn too many.)
     ///
     /// # Errors
-    /// If there is no snapshot from before `to`, or as for [`Self::open`].
+    /// As for [`Self::open`].
     pub fn truncate(&mut self, to: Zxid) -> Result<Recovered, StorageError> {
         self.guarded(|storage| {
             storage.log.sync()?;
             let mut notes = Vec::new();
-            let history = recover::load(&storage.disk, &storage.options, Some(to), &mut notes)?;
-            recover::forget_after(
-                &storage.disk,
-                to,
-                history.cut.as_ref(),
-                storage.force_sync(),
-            )?;
-            storage.log = LogWriter::new(
-                storage.disk.clone(),
-                storage.options.prealloc_bytes,
-                storage.options.force_sync,
-            );
-            let last = history.last;
-            Ok(storage.adopt(history, last, notes))
+            let history = match recover::load(&storage.disk, &storage.options, Some(to), &mut notes)
+            {
+                Ok(history) if history.last == to => history,
+                Ok(_) | Err(StorageError::NoSnapshot { .. }) => {
+                    notes.clear();
+                    let all = recover::load(&storage.disk, &storage.options, None, &mut notes)?;
+                    let last = all.last;
+                    return Ok(storage.adopt(all, last, notes));
+                }
+                Err(error) => return Err(error),
+            };
+            storage.forget_after(to, history.cut.as_ref())?;
+            Ok(storage.adopt(history, to, notes))
         })
     }
 
@@ -293,6 +293,17 @@ impl<D: Disk> Storage<D> {
             let last = history.last;
             Ok(storage.adopt(history, last, notes))
         })
+    }
+
+    /// Removes what the disk holds behind `to`; the next txn goes into a new file.
+    fn forget_after(&mut self, to: Zxid, cut: Option<&recover::Cut>) -> Result<(), StorageError> {
+        recover::forget_after(&self.disk, to, cut, self.force_sync())?;
+        self.log = LogWriter::new(
+            self.disk.clone(),
+            self.options.prealloc_bytes,
+            self.options.force_sync,
+        );
+        Ok(())
     }
 
     /// Makes the promise not to follow a leader of an epoch before `epoch`.
@@ -328,16 +339,20 @@ impl<D: Disk> Storage<D> {
     }
 
     /// Writes a snapshot of a tree that stands still, at its last processed zxid: what a learner
-    /// does after SNAP and TRUNC, and a leader when it starts. Durable when this returns. The log
-    /// goes on in a new file.
+    /// does after SNAP and TRUNC. Durable when this returns. Then whatever else the disk holds
+    /// behind that zxid is removed: it is of another history, and a start would bring it back.
+    /// (Apache leaves such txns in the log.) The log goes on in a new file.
     ///
     /// # Errors
     /// If the disk fails.
     pub fn write_snapshot(&mut self, tree: &DataTree) -> Result<String, StorageError> {
         self.guarded(|storage| {
             let zxid = tree.last_processed_zxid();
+            storage.log.sync()?;
             let name = snapshot::write_tree(&storage.disk, tree, zxid, &storage.options)?;
             storage.snapshot_started();
+            let cut = recover::first_after(&storage.disk, zxid)?;
+            storage.forget_after(zxid, cut.as_ref())?;
             Ok(name)
         })
     }

@@ -308,6 +308,18 @@ pub(super) fn cut_file<D: Disk>(
     Ok(())
 }
 
+/// Where the log has its first txn behind `zxid`, if there is one.
+pub(super) fn first_after<D: Disk>(disk: &D, zxid: Zxid) -> Result<Option<Cut>, StorageError> {
+    let mut logs = LogReader::new(disk, Zxid(zxid.0 + 1))?;
+    let Some(record) = logs.next_record()? else {
+        return Ok(None);
+    };
+    Ok(Some(Cut {
+        name: logs.file().to_owned(),
+        offset: record.offset,
+    }))
+}
+
 /// Removes everything after `to`: the logs behind the cut, the rest of the one it lies in, and the
 /// snapshots that show more. In this order, and each log's name durably gone before the next, a
 /// crash leaves a shorter history without a hole.

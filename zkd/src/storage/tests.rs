@@ -396,8 +396,6 @@ fn damaged_or_missing_epochs() {
         &foreign,
         "currentEpoch: says 1 but the history ends at 0x200000008",
     );
-    let recovered = starts(&damaged("19"), 8, 1);
-    assert_eq!(recovered.current_epoch, Epoch(2));
     // 20, acceptedEpoch behind currentEpoch; 23, an empty epoch: refused.
     refused(
         &damaged("20"),
@@ -505,16 +503,46 @@ fn truncation_keeps_exactly_what_it_is_told() {
     }
 }
 
-/// A zxid that is not in the history: the last one before it stays, and the caller is told.
+/// A zxid that is not in the history: nothing is cut, and the caller is told.
 #[test]
-fn truncation_to_an_unknown_zxid_says_so() {
+fn truncation_to_an_unknown_zxid_cuts_nothing() {
     let disk = captured("A-393/s2");
+    let (mut storage, before) = open(&disk).unwrap();
+    let names = (disk.names(Dir::Log), disk.names(Dir::Snap));
+    for unknown in [0x2_0000_00ff, -5] {
+        let recovered = storage.truncate(Zxid(unknown)).unwrap();
+        assert_eq!(recovered.last_zxid, before.last_zxid);
+        assert_eq!(recovered.tree.digest(), before.tree.digest());
+        assert_eq!((disk.names(Dir::Log), disk.names(Dir::Snap)), names);
+    }
+    assert_eq!(clean(&disk).last_zxid, before.last_zxid);
+}
+
+/// A tree taken over from a leader hides what this server logged behind it, for good.
+#[test]
+fn a_snapshot_taken_over_leaves_nothing_behind_it() {
+    let disk = TestDisk::new();
     let (mut storage, _) = open(&disk).unwrap();
-    let recovered = storage.truncate(Zxid(0x2_0000_00ff)).unwrap();
-    assert_eq!(recovered.last_zxid, Zxid(0x2_0000_002c));
-    let error = storage.truncate(Zxid(-5)).unwrap_err();
-    assert!(matches!(error, StorageError::NoSnapshot { .. }), "{error}");
-    assert_eq!(clean(&disk).last_zxid, Zxid(0x2_0000_002c));
+    let mut tree = DataTree::new();
+    for zxid in 1..=9 {
+        let bytes = txn(zxid);
+        storage.append(Zxid(zxid), &bytes).unwrap();
+        if zxid <= 4 {
+            let _ = tree.apply(&TxnRecord::from_slice(&bytes).unwrap(), &mut ());
+        }
+    }
+    storage.sync().unwrap();
+    storage.write_snapshot(&tree).unwrap();
+    assert_eq!(clean(&disk).last_zxid, Zxid(4));
+    storage.set_accepted_epoch(Epoch(1)).unwrap();
+    storage.set_current_epoch(Epoch(1)).unwrap();
+    storage
+        .append(Zxid(0x1_0000_0001), &txn(0x1_0000_0001))
+        .unwrap();
+    storage.sync().unwrap();
+    let recovered = Storage::open(disk.clone(), small()).unwrap().1;
+    assert_eq!(recovered.last_zxid, Zxid(0x1_0000_0001));
+    assert!(recovered.tree.node("/n4").is_some() && recovered.tree.node("/n5").is_none());
 }
 
 fn txn(zxid: i64) -> Vec<u8> {
