@@ -64,7 +64,10 @@ impl Learning {
             sync_limit: config.sync_limit,
             config_version: config.members.version,
         };
-        let zab = Learner::new(learner, history, core.next_mark, core.now.instant);
+        let mut zab = Learner::new(learner, history, core.next_mark, core.now.instant);
+        if let Some(epoch) = core.cannot_cut_for {
+            zab.ask_for_snapshot(epoch);
+        }
         let link = LinkId(core.next_link);
         core.next_link += 1;
         core.out.control.push(Control::ConnectLeader(link, leader));
@@ -110,6 +113,12 @@ impl Learning {
             }
             Input::LeaderPacket(link, packet) if link == self.link => {
                 self.zab.step(now, LearnerInput::Packet(packet));
+            }
+            Input::LeaderSnapshot(link, ..)
+                if link == self.link && !self.zab.expects_snapshot() =>
+            {
+                let reason = "the leader sent a SNAP out of its place".to_owned();
+                self.zab.step(now, LearnerInput::Closed(reason));
             }
             Input::LeaderSnapshot(link, zxid, tree) if link == self.link => {
                 // From here on a restart would load something else than what is in memory.
@@ -317,10 +326,13 @@ impl Learning {
         } = *self;
         core.out.control.push(Control::CloseLeader(link));
         core.step_down(state, serving, reason);
+        let must_reload = zab.must_reload();
+        core.cannot_cut_for = zab.cannot_cut_for();
         let (history, uncommitted, next_mark) = zab.into_history();
         core.next_mark = next_mark;
         match unsettled {
-            None => {
+            // What was applied behind a TRUNC or SNAP is in no log until NEWLEADER is acknowledged.
+            None if !must_reload => {
                 for proposal in uncommitted {
                     if let Ok(record) = TxnRecord::from_bytes(&proposal.txn) {
                         core.out.replay.push(Delivery::Txn(record));
@@ -331,7 +343,7 @@ impl Learning {
             Some(Unsettled::Truncating(mark)) => {
                 Role::Reloading(Reloading::new(mark, reason.to_owned()))
             }
-            Some(Unsettled::SnapshotUnwritten(_)) => {
+            None | Some(Unsettled::SnapshotUnwritten(_)) => {
                 let mark = core.take_mark();
                 core.out.control.push(Control::Reload(mark));
                 Role::Reloading(Reloading::new(mark, reason.to_owned()))

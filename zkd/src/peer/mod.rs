@@ -215,6 +215,8 @@ struct Core {
     election: Option<Election>,
     next_mark: Mark,
     next_link: u64,
+    /// The last leader followed asked for a cut of the log that is not possible; its epoch.
+    cannot_cut_for: Option<Epoch>,
     now: Now,
     out: Ready,
 }
@@ -244,6 +246,7 @@ impl QuorumPeer {
             election,
             next_mark: Mark(1),
             next_link: FIRST_OWN_LINK,
+            cannot_cut_for: None,
             now: Now::default(),
             out: Ready::default(),
         };

@@ -330,7 +330,7 @@ async fn write_out(
         };
         let written = match segment {
             Some(Segment::Bytes(bytes)) => write.write_all(&bytes).await,
-            Some(Segment::Snapshot(zxid)) => write_snapshot(server, zxid, &mut write).await,
+            Some(Segment::Snapshot(zxid)) => write_snapshot(server, outbox, zxid, &mut write).await,
             None if closed => return "closed here".to_owned(),
             None => {
                 outbox.wake.notified().await;
@@ -343,8 +343,11 @@ async fn write_out(
     }
 }
 
+/// Writes the tree as it stands. A role ends its links before the txns that were never committed enter the
+/// tree, so a link that is closed must not carry it any further.
 async fn write_snapshot(
     server: &ZkServer,
+    outbox: &Outbox,
     zxid: Zxid,
     write: &mut tokio::net::tcp::OwnedWriteHalf,
 ) -> std::io::Result<()> {
@@ -353,10 +356,8 @@ async fn write_snapshot(
     loop {
         let done = {
             let tree = server.tree().read();
-            if !cursor.is_of(&tree) {
-                return Err(std::io::Error::other(
-                    "the tree was replaced: this server no longer leads",
-                ));
+            if outbox.state.lock().closed || !cursor.is_of(&tree) {
+                return Err(std::io::Error::other("this server no longer leads"));
             }
             cursor.next_chunk(&tree, &mut bytes, SNAPSHOT_CHUNK_NODES)
         };
