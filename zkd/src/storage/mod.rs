@@ -274,7 +274,8 @@ impl<D: Disk> Storage<D> {
                 }
                 Err(error) => return Err(error),
             };
-            storage.forget_after(to, history.cut.as_ref())?;
+            let base = history.base.unwrap_or(Zxid::ZERO);
+            storage.forget_after(base, history.cut.as_ref())?;
             Ok(storage.adopt(history, to, notes))
         })
     }
@@ -295,9 +296,9 @@ impl<D: Disk> Storage<D> {
         })
     }
 
-    /// Removes what the disk holds behind `to`; the next txn goes into a new file.
-    fn forget_after(&mut self, to: Zxid, cut: Option<&recover::Cut>) -> Result<(), StorageError> {
-        recover::forget_after(&self.disk, to, cut, self.force_sync())?;
+    /// Removes the log from `cut` on and the snapshots behind `base`; the next txn goes into a new file.
+    fn forget_after(&mut self, base: Zxid, cut: Option<&recover::Cut>) -> Result<(), StorageError> {
+        recover::forget_after(&self.disk, base, cut, self.force_sync())?;
         self.log = LogWriter::new(
             self.disk.clone(),
             self.options.prealloc_bytes,

@@ -101,7 +101,10 @@ fn load_snapshot<D: Disk>(
             Err(e) => e.to_string(),
             Ok(Some(why)) => why,
             Ok(None) => match snapshot::load(disk, file) {
-                Ok(loaded) => return Ok(Some(loaded)),
+                Ok(loaded) => match goes_beyond(&loaded, until) {
+                    None => return Ok(Some(loaded)),
+                    Some(why) => why,
+                },
                 Err(e) => e.to_string(),
             },
         };
@@ -117,6 +120,16 @@ fn load_snapshot<D: Disk>(
         }),
         _ => Ok(None),
     }
+}
+
+/// A snapshot is written while txns are applied, so it may show some that are behind its name; one that
+/// may show what is to be forgotten is of no use.
+fn goes_beyond(loaded: &Loaded, until: Option<Zxid>) -> Option<String> {
+    let (zxid, _) = loaded.digest?;
+    let until = until.filter(|until| zxid > *until)?;
+    Some(format!(
+        "it may show txns up to {zxid}, which are behind {until}"
+    ))
 }
 
 /// Without a snapshot there must be no txns either.
@@ -320,12 +333,12 @@ pub(super) fn first_after<D: Disk>(disk: &D, zxid: Zxid) -> Result<Option<Cut>, 
     }))
 }
 
-/// Removes everything after `to`: the logs behind the cut, the rest of the one it lies in, and the
-/// snapshots that show more. In this order, and each log's name durably gone before the next, a
+/// Removes everything after a txn: the logs behind the cut, the rest of the one it lies in, and the
+/// snapshots behind `base`, which show more or cannot be read. In this order, and each log's name durably gone before the next, a
 /// crash leaves a shorter history without a hole.
 pub(super) fn forget_after<D: Disk>(
     disk: &D,
-    to: Zxid,
+    base: Zxid,
     cut: Option<&Cut>,
     force_sync: bool,
 ) -> Result<(), StorageError> {
@@ -352,7 +365,7 @@ pub(super) fn forget_after<D: Disk>(
         }
     }
     for file in snapshot::list(disk)? {
-        if file.zxid > to {
+        if file.zxid > base {
             remove(Dir::Snap, &file.name)?;
         }
     }

@@ -518,6 +518,32 @@ fn truncation_to_an_unknown_zxid_cuts_nothing() {
     assert_eq!(clean(&disk).last_zxid, before.last_zxid);
 }
 
+/// A snapshot that was being written while a role ended may show txns that were never committed, under
+/// the name of one that was.
+#[test]
+fn truncation_does_not_build_on_a_snapshot_that_shows_too_much() {
+    let disk = TestDisk::new();
+    let (mut storage, _) = open(&disk).unwrap();
+    let mut tree = DataTree::new();
+    for zxid in 1..=9 {
+        let bytes = txn(zxid);
+        storage.append(Zxid(zxid), &bytes).unwrap();
+        let _ = tree.apply(&TxnRecord::from_slice(&bytes).unwrap(), &mut ());
+    }
+    storage.sync().unwrap();
+    let mut writer = SnapshotWriter::begin(disk.clone(), Zxid(4), Compression::None).unwrap();
+    let mut body = Vec::new();
+    assert!(crate::tree::SnapshotCursor::new().next_chunk(&tree, &mut body, 1000));
+    writer.write_chunk(&body).unwrap();
+    let digest = Some((Zxid(9), tree.digest()));
+    writer.finish(digest, Some(Zxid(9)), true).unwrap();
+    let recovered = storage.truncate(Zxid(6)).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid(6));
+    for tree in [recovered.tree, clean(&disk).tree] {
+        assert!(tree.node("/n6").is_some() && tree.node("/n7").is_none());
+    }
+}
+
 /// A tree taken over from a leader hides what this server logged behind it, for good.
 #[test]
 fn a_snapshot_taken_over_leaves_nothing_behind_it() {
