@@ -76,15 +76,26 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Failure>
                 .is_some_and(|node| nodes.contains(&node.to_string()));
         by_kind && by_node && event.t_us >= since
     };
+    let show = |event: &LabEvent| {
+        context.out.json(event);
+        context.out.line(&line(context, event));
+    };
+    // The servers' feeds arrive side by side: what is over can be told in the order in which it happened.
+    let mut past = Vec::new();
     connection.call::<u64>(&request, |early| {
         if let Early::Event(event) = early
             && wanted(&event)
         {
-            context.out.json(&event);
-            context.out.line(&line(context, &event));
+            if args.follow {
+                show(&event);
+            } else {
+                past.push(event);
+            }
         }
         true
     })?;
+    past.sort_by_key(|event| event.t_us);
+    past.iter().for_each(show);
     Ok(Exit::Ok)
 }
 

@@ -123,11 +123,10 @@ pub fn one_line(out: &Out, number: usize, one: &Reelection) -> String {
         )
     };
     format!(
-        "{number:>3}  {:<4} → {:<4} epoch {} → {}  {} ms without writes  (detect {} · elect {} · epoch {} · sync {} · serve {}){extra}{stalled}",
+        "{number:>3}  {} → {:<4} epoch {:<8} {} ms without writes  (detect {} · elect {} · epoch {} · sync {} · serve {}){extra}{stalled}",
         one.victim.to_string(),
         one.new_leader.to_string(),
-        one.old_epoch,
-        one.new_epoch,
+        format!("{} → {}", one.old_epoch, one.new_epoch),
         out.paint.bold(&format!("{:>6.1}", one.ms.no_writes)),
         ms(one.ms.detect),
         ms(one.ms.elect),

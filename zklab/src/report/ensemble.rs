@@ -66,16 +66,17 @@ pub fn up(out: &Out, report: &UpReport) {
         }
         out.line(line.trim_end());
     }
-    let phases: Vec<String> = report
-        .phases
-        .iter()
-        .map(|(name, ms)| format!("{name} {}", short(*ms)))
-        .collect();
-    out.line(&format!(
-        "serving in {}  ({})",
-        paint.bold(&time(report.serving_ms)),
-        phases.join(" · ")
-    ));
+    let serving = paint.bold(&time(report.serving_ms));
+    if report.steps.is_empty() {
+        let phases: Vec<String> = report
+            .phases
+            .iter()
+            .map(|(name, ms)| format!("{name} {}", short(*ms)))
+            .collect();
+        out.line(&format!("serving in {serving}  ({})", phases.join(" · ")));
+    } else {
+        out.line(&format!("serving in {serving}, one by one"));
+    }
 }
 
 /// Milliseconds without their unit, as short as is honest.
