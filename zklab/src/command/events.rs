@@ -213,7 +213,7 @@ fn text(kind: &LabEventKind) -> String {
         K::SteppedDown { role, why } => format!("no longer {role}: {why}"),
         K::EpochBumped { from, to } => format!("{from} → {to}"),
         K::QuorumLost { have, need } | K::QuorumRegained { have, need } => {
-            format!("{have} voters serve, {need} are needed")
+            format!("voters that serve: {have}, needed: {need}")
         }
         K::FaultOn { fault } | K::FaultOff { fault } => fault.clone(),
         K::HostStall { ms } => format!("the machine stood still for {ms} ms"),

@@ -171,12 +171,14 @@ impl Ensemble {
         self.with_view(id, |view| view.clone())
     }
 
-    /// The node that leads (or stands alone) and serves.
+    /// The node that leads (or stands alone) and serves. A leader that was cut off or paused believes
+    /// in itself for a while longer; the one of the highest epoch is meant.
     #[must_use]
     pub fn serving_leader(&self) -> Option<(NodeId, View)> {
         self.views()
             .into_iter()
-            .find(|(_, view)| view.serving && view.state.is_some_and(Role::leads))
+            .filter(|(_, view)| view.serving && view.state.is_some_and(Role::leads))
+            .max_by_key(|(_, view)| view.epoch)
     }
 
     /// Waits until `condition` holds or the time is over; tells which.

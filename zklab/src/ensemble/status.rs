@@ -159,11 +159,13 @@ pub async fn probe(lab: &Ensemble) -> Status {
         .into_iter()
         .map(|(_, id, view, stopped, answer)| node_status(lab, id, &view, stopped, answer))
         .collect();
-    fill_lag(&mut nodes);
-    let leader = nodes.iter().find(|node| node.leads());
+    let leader = mark_leader(&mut nodes);
+    fill_lag(&mut nodes, leader);
+    let leader = nodes.iter().find(|node| Some(node.id) == leader);
     let have = nodes
         .iter()
         .filter(|n| n.state == State::Serving && n.membership == Membership::Voter)
+        .filter(|n| !n.leads() || Some(n.id) == leader.map(|leader| leader.id))
         .count();
     let need = lab.quorum_size();
     Status {
@@ -261,9 +263,27 @@ fn note(view: &View) -> Option<String> {
     Some(format!("{how} {seconds} s ago"))
 }
 
+/// The leader: of several that believe they lead, that of the highest epoch. The others get a note.
+fn mark_leader(nodes: &mut [NodeStatus]) -> Option<NodeId> {
+    let leader = nodes
+        .iter()
+        .filter(|node| node.leads())
+        .max_by_key(|node| node.epoch)
+        .map(|node| node.id);
+    for node in nodes.iter_mut() {
+        if node.leads() && Some(node.id) != leader {
+            node.note = Some("believes it leads, in an old epoch".to_owned());
+        }
+    }
+    leader
+}
+
 /// The lag of every node behind the leader, where it is a number of txns: within one epoch.
-fn fill_lag(nodes: &mut [NodeStatus]) {
-    let newest = nodes.iter().find(|node| node.leads()).and_then(|n| n.zxid);
+fn fill_lag(nodes: &mut [NodeStatus], leader: Option<NodeId>) {
+    let newest = nodes
+        .iter()
+        .find(|node| Some(node.id) == leader)
+        .and_then(|node| node.zxid);
     let Some(newest) = newest.map(|zxid| Zxid(zxid.0)) else {
         return;
     };

@@ -296,18 +296,21 @@ impl Story {
                 .iter()
                 .any(|(how, _, from, to)| *how == mode && from != to);
             let nothing = if lacking { "" } else { " (nothing lacking)" };
-            parts.push(format!("{word}{nothing} to {}", learners.join(" ")));
+            parts.push(format!("{word}{nothing} to {}", join(&learners)));
         }
         parts.join(", ")
     }
 }
 
-fn join(nodes: &[NodeId]) -> String {
-    let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    if names.is_empty() {
-        "itself".to_owned()
-    } else {
-        names.join(" ")
+/// Names side by side, of very many only the first; nobody is a leader by itself.
+#[must_use]
+pub fn join<T: std::fmt::Display>(nodes: &[T]) -> String {
+    const SHOWN: usize = 7;
+    let names: Vec<String> = nodes.iter().take(SHOWN).map(ToString::to_string).collect();
+    match nodes.len() {
+        0 => "itself".to_owned(),
+        1..=SHOWN => names.join(" "),
+        count => format!("{} and {} more", names.join(" "), count - SHOWN),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How re-elections look: the waterfall of one, a line each of many, and their summary.
 
 use super::{Out, time};
-use crate::observe::waterfall::Reelection;
+use crate::observe::waterfall::{Reelection, join};
 use crate::supervisor::protocol::KillReport;
 
 /// Columns of the waterfall's bars.
@@ -145,13 +145,12 @@ pub fn killed(out: &Out, report: &KillReport) {
     if report.kills.len() > 1 {
         summary(out, report);
     }
-    let read_on: Vec<String> = report.read_on.iter().map(ToString::to_string).collect();
     if report.findings.is_empty() {
         out.line(&format!(
             "every acknowledged write is there: {} acked, {} unknown, read on {}",
             report.clients.acked,
             report.clients.unknown,
-            read_on.join(" ")
+            join(&report.read_on)
         ));
     }
     for finding in &report.findings {

@@ -10,6 +10,7 @@ use crate::event::Role;
 use crate::failure::Exit;
 use crate::net::NetKind;
 use crate::node::Membership;
+use crate::observe::waterfall::join;
 use crate::supervisor::protocol::{ActReport, DownReport, Step, StepNode, UpReport};
 
 /// A table without borders: head in capitals, two spaces between columns, these columns to the right.
@@ -226,8 +227,7 @@ fn quorum_line(out: &Out, status: &Status) -> String {
         parts.push(format!("{}, {} needed", paint.red(&lost), status.need));
     }
     if let Some(digest) = &status.digest {
-        let names: Vec<String> = digest.nodes.iter().map(ToString::to_string).collect();
-        let names = names.join(" ");
+        let names = join(&digest.nodes);
         parts.push(match &digest.value {
             Some(value) => format!(
                 "digest equal at {} ({}) on {names}",

@@ -260,6 +260,7 @@ pub async fn pause(
     let mut acts: Vec<Act> = Vec::new();
     for id in &nodes {
         let text = match for_ms {
+            Some(for_ms) if for_ms % 1000 == 0 => format!("paused for {} s", for_ms / 1000),
             Some(for_ms) => format!("paused for {for_ms} ms"),
             None => "paused".to_owned(),
         };
@@ -272,8 +273,7 @@ pub async fn pause(
             // The task cannot panic; if it was cancelled the process is ending.
             let _ = resumer.await;
             let deadline = Instant::now() + SERVE_PATIENCE;
-            let back = lab.until(deadline, |lab| nodes.iter().all(|id| lab.view(*id).serving));
-            if !back.await {
+            if !lab.until(deadline, |lab| are_back(lab, &nodes)).await {
                 report.exit = Exit::Missed;
             }
             for act in &mut report.nodes {
@@ -282,6 +282,15 @@ pub async fn pause(
         }
     }
     Ok(report)
+}
+
+/// Do they all serve in the epoch of the present leader? One that was paused believes in the past first.
+fn are_back(lab: &Ensemble, nodes: &[NodeId]) -> bool {
+    let epoch = lab.serving_leader().map_or(0, |(_, view)| view.epoch);
+    nodes.iter().all(|id| {
+        let view = lab.view(*id);
+        view.serving && view.epoch >= epoch
+    })
 }
 
 async fn resume_later(lab: Arc<Ensemble>, nodes: Vec<NodeId>, after_ms: u64) {
