@@ -220,6 +220,9 @@ impl Leading {
         self.observe(core, observed);
         loop {
             let ready = self.zab.ready();
+            for note in &ready.notes {
+                tracing::info!("{note}");
+            }
             core.out.events.extend(ready.events);
             core.out
                 .control

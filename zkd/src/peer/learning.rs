@@ -200,6 +200,9 @@ impl Learning {
     /// Takes what Zab has to say.
     pub(super) fn collect(mut self: Box<Self>, core: &mut Core) -> (Role, bool) {
         let ready = self.zab.ready();
+        for note in &ready.notes {
+            tracing::info!("{note}");
+        }
         core.out.events.extend(ready.events.iter().cloned());
         if let Some((code, reason)) = ready.fatal {
             core.out.exit = Some((code, reason));

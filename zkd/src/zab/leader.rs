@@ -523,6 +523,26 @@ impl Leader {
         }
     }
 
+    /// Steps down if the followers that are alive are no quorum any more: at every tick, and at once when a
+    /// connection ends, so that clients do not wait for a write that can no longer be acknowledged.
+    pub(super) fn check_alive(&mut self) {
+        if self.stage != Stage::Broadcast || self.over {
+            return;
+        }
+        let (me, now) = (self.config.my_id, self.now);
+        let alive = |sid| {
+            sid == me
+                || self.links.values().any(|link| {
+                    link.sid == sid
+                        && link.kind == LearnerKind::Participant
+                        && now <= link.alive_until
+                })
+        };
+        if !self.config.verifier.is_quorum(alive) {
+            self.fail("a quorum of followers is no longer there".to_owned());
+        }
+    }
+
     /// Gives up early when so many voters went elsewhere that no quorum can form (ZOOKEEPER-3109).
     pub(super) fn check_possible(&mut self) {
         if self.stage == Stage::Broadcast || self.over {
@@ -575,17 +595,8 @@ impl Leader {
         self.timers
             .set(Timer::HalfTick, self.now + self.config.tick_time_ms / 2);
         if self.check_quorum {
-            let (me, now) = (self.config.my_id, self.now);
-            let alive = |sid| {
-                sid == me
-                    || self.links.values().any(|link| {
-                        link.sid == sid
-                            && link.kind == LearnerKind::Participant
-                            && now <= link.alive_until
-                    })
-            };
-            if !self.config.verifier.is_quorum(alive) {
-                self.fail("a quorum of followers is no longer there".to_owned());
+            self.check_alive();
+            if self.over {
                 return;
             }
             let used_up = self.proposals.last_proposed().counter() == Zxid::COUNTER_MAX - 1;

@@ -92,6 +92,7 @@ impl Leader {
     pub(super) fn on_closed(&mut self, id: LinkId) {
         if self.links.remove(&id).is_some() {
             self.check_possible();
+            self.check_alive();
         }
     }
 

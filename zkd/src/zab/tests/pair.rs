@@ -163,3 +163,21 @@ fn an_ensemble_forms_commits_and_takes_late_joiners() {
     );
     assert!(uncommitted.is_empty());
 }
+
+/// Nobody should wait for the next tick to learn that a write can no longer be acknowledged.
+#[test]
+fn a_leader_that_loses_its_quorum_steps_down_at_once() {
+    let mut ensemble = Ensemble::new(history(0, 0, &[]));
+    ensemble.join(2, LearnerKind::Participant, history(0, 0, &[]));
+    ensemble.join(3, LearnerKind::Participant, history(0, 0, &[]));
+    assert!(ensemble.established);
+    ensemble.leader.step(NOW, LeaderInput::Closed(LinkId(3)));
+    assert_eq!(
+        ensemble.leader.ready().failed,
+        None,
+        "two of three are a quorum"
+    );
+    ensemble.leader.step(NOW, LeaderInput::Closed(LinkId(2)));
+    let failed = ensemble.leader.ready().failed;
+    assert!(failed.is_some_and(|why| why.contains("quorum of followers")));
+}
