@@ -25,7 +25,7 @@ const NAME_MAX: usize = 40;
 #[derive(Clone, Debug)]
 pub struct Root {
     path: PathBuf,
-    /// Told apart from the user's usual root, so that data directories do not meet.
+    /// Tells the data directories of this root from those of the user's usual one, where it is empty.
     suffix: String,
 }
 
@@ -125,7 +125,7 @@ impl Root {
     /// # Errors
     /// If the directory cannot be read.
     pub fn labs(&self) -> Result<Vec<String>, Failure> {
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let mut names = Vec::new();
         let entries = fs::read_dir(&self.path).doing(|| self.cannot_read())?;
         for entry in entries {
@@ -141,6 +141,7 @@ impl Root {
             }
         }
         names.sort();
+        self.leave(lock);
         Ok(names)
     }
 
@@ -176,8 +177,10 @@ impl Root {
     /// # Errors
     /// If something cannot be removed.
     pub fn remove(&self, home: &Home) -> Result<(), Failure> {
-        let _lock = self.lock()?;
-        home.remove_left_behind()
+        let lock = self.lock()?;
+        home.remove_left_behind()?;
+        self.leave(lock);
+        Ok(())
     }
 
     /// Where the data of a lab go.
@@ -214,9 +217,28 @@ impl Root {
 
     fn lock(&self) -> Result<File, Failure> {
         let cannot = || format!("cannot lock {}", self.path.display());
-        let file = File::open(&self.path).doing(cannot)?;
-        file.lock().doing(cannot)?;
-        Ok(file)
+        loop {
+            private_dir(&self.path)?;
+            let Ok(file) = File::open(&self.path) else {
+                // Removed a moment ago, by a lab that ended.
+                continue;
+            };
+            file.lock().doing(cannot)?;
+            let held = file.metadata().doing(cannot)?;
+            let there = fs::symlink_metadata(&self.path);
+            if there.is_ok_and(|there| there.ino() == held.ino()) {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Gives the lock up. The last one out removes the directory, unless the user chose it.
+    fn leave(&self, lock: File) {
+        if self.suffix.is_empty() {
+            // It fails while there are labs.
+            let _ = fs::remove_dir(&self.path);
+        }
+        drop(lock);
     }
 
     fn cannot_read(&self) -> String {
