@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::id::NodeId;
+
 /// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
 #[derive(Debug, Parser)]
 #[command(
@@ -136,6 +138,9 @@ pub struct UpArgs {
     /// A zkd binary, `apache`, or `apache:DIR` (default: the zkd beside zklab, or on the PATH)
     #[arg(long, value_name = "PATH")]
     pub server: Option<String>,
+    /// What one node runs instead, to mix servers and versions: n3=apache (may be repeated)
+    #[arg(long, value_name = "NODE=PATH", value_parser = version_of)]
+    pub version_of: Vec<(NodeId, String)>,
     /// tickTime
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
     pub tick: Duration,
@@ -384,6 +389,17 @@ pub enum ClientCommand {
         /// This
         path: String,
     },
+}
+
+/// Reads `n3=PATH`.
+///
+/// # Errors
+/// If it is not of this form.
+pub fn version_of(text: &str) -> Result<(NodeId, String), String> {
+    let (node, server) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not of the form n3=PATH"))?;
+    Ok((node.parse()?, server.to_owned()))
 }
 
 /// Reads `250ms`, `1.5s`, `2m`; a bare number is refused, for nobody knows its unit.

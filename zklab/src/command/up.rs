@@ -23,15 +23,23 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
     let out = &context.out;
     Root::open()?.home(&context.lab)?;
     let server = ServerKind::find(args.server.as_deref())?;
-    let timeout = args.timeout.unwrap_or(match server {
-        ServerKind::Zkd(_) => Duration::from_secs(10),
-        ServerKind::Apache(_) => Duration::from_secs(60),
+    let version_of = args
+        .version_of
+        .into_iter()
+        .map(|(node, wanted)| Ok((node, ServerKind::find(Some(&wanted))?)))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let all_zkd = server.has_feed() && version_of.iter().all(|(_, kind)| kind.has_feed());
+    let timeout = args.timeout.unwrap_or(if all_zkd {
+        Duration::from_secs(10)
+    } else {
+        Duration::from_secs(60)
     });
     let request = Request::Up(UpRequest {
         name: context.lab.clone(),
         nodes: args.nodes,
         observers: args.observers,
         server,
+        version_of,
         tick_ms: millis(args.tick).max(1),
         net: match args.net {
             NetArg::Auto | NetArg::Loopback => NetKind::Loopback,

@@ -186,14 +186,23 @@ pub async fn probe(lab: &Ensemble) -> Status {
     }
 }
 
-/// What the lab runs, with its version: `zkd 0.1.0`.
+/// What the lab runs, with its version: `zkd 0.1.0`; of a mixed one, each once.
 #[must_use]
 pub fn server_name(lab: &Ensemble, nodes: &[NodeStatus]) -> String {
-    let name = lab.spec.nodes.first().map_or("zkd", |n| n.server.name());
-    match nodes.iter().find_map(|node| node.version.as_deref()) {
-        Some(version) => format!("{name} {version}"),
-        None => name.to_owned(),
+    let mut names: Vec<String> = Vec::new();
+    for (spec, node) in lab.spec.nodes.iter().zip(nodes) {
+        let name = match &node.version {
+            Some(version) => format!("{} {version}", spec.server.name()),
+            None => spec.server.name().to_owned(),
+        };
+        let known = names.iter().any(|other| other.starts_with(&name));
+        if !known {
+            // A node that is down cannot tell its version; a sister that can does it for both.
+            names.retain(|other| !name.starts_with(other.as_str()));
+            names.push(name);
+        }
     }
+    names.join(" + ")
 }
 
 fn node_status(

@@ -166,7 +166,8 @@ pub fn killed(out: &Out, report: &KillReport) {
 fn summary(out: &Out, report: &KillReport) {
     let mut pauses: Vec<f64> = report.kills.iter().map(|kill| kill.ms.no_writes).collect();
     pauses.sort_by(f64::total_cmp);
-    let at = |share: usize| pauses[(pauses.len() - 1) * share / 100];
+    // The nearest rank: the smallest pause that at least this share of all does not exceed.
+    let at = |percent: usize| pauses[(pauses.len() * percent).div_ceil(100) - 1];
     let extra = report
         .kills
         .iter()

@@ -100,6 +100,9 @@ pub struct UpRequest {
     pub observers: u8,
     /// What they run.
     pub server: ServerKind,
+    /// What single nodes run instead.
+    #[serde(default)]
+    pub version_of: Vec<(NodeId, ServerKind)>,
     /// `tickTime`.
     pub tick_ms: u64,
     /// The network.

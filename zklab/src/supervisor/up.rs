@@ -22,7 +22,7 @@ use crate::event::{HexZxid, LabEvent, LabEventKind, Role, Source};
 use crate::failure::{Context, Exit, Failure};
 use crate::id::NodeId;
 use crate::net::{Loopback, NetKind, Network};
-use crate::node::{Membership, NodeSpec, tail};
+use crate::node::{Membership, NodeSpec, ServerKind, tail};
 use crate::probe::session::{Session, SessionError};
 
 /// The znode of the first write.
@@ -44,6 +44,15 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
             NodeId::MAX
         )));
     }
+    if let Some((stranger, _)) = request
+        .version_of
+        .iter()
+        .find(|(node, _)| usize::from(node.0) > total)
+    {
+        return Err(Failure::usage(format!(
+            "--version-of names {stranger}, but the nodes are n1 to n{total}"
+        )));
+    }
     let data_dir = root.data_dir(&request.data, &request.name)?;
     let nodes: Vec<NodeSpec> = (1..=request.nodes + request.observers)
         .map(|number| NodeSpec {
@@ -53,7 +62,7 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
             } else {
                 Membership::Observer
             },
-            server: request.server.clone(),
+            server: server_of(request, NodeId(number)),
             dir: data_dir.join(NodeId(number).to_string()),
         })
         .collect();
@@ -69,6 +78,15 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
         keep_data: matches!(request.data, DataPlace::Dir(_)),
     };
     Ok((spec, net))
+}
+
+fn server_of(request: &UpRequest, id: NodeId) -> ServerKind {
+    let own = request
+        .version_of
+        .iter()
+        .rev()
+        .find(|(node, _)| *node == id);
+    own.map_or(&request.server, |(_, server)| server).clone()
 }
 
 /// Starts all servers and waits until they serve.
@@ -254,7 +272,7 @@ fn report(
         v: 1,
         cmd: "up".to_owned(),
         lab: ensemble.spec.name.clone(),
-        server: server_name(ensemble, &events),
+        server: server_name(ensemble),
         net: ensemble.net.kind(),
         data: match &request.data {
             DataPlace::Tmpfs => "tmpfs".to_owned(),
@@ -286,21 +304,19 @@ fn report(
     })
 }
 
-/// `zkd 0.1.0`, as the first server said.
-fn server_name(ensemble: &Ensemble, events: &[LabEvent]) -> String {
-    let name = ensemble
-        .spec
-        .nodes
-        .first()
-        .map_or("zkd", |n| n.server.name());
-    let version = events.iter().find_map(|event| match &event.kind {
-        LabEventKind::NodeStarting { version } => Some(version.as_str()),
-        _ => None,
-    });
-    match version {
-        Some(version) => format!("{name} {version}"),
-        None => name.to_owned(),
+/// `zkd 0.1.0`; of a mixed lab each server once.
+fn server_name(ensemble: &Ensemble) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for node in &ensemble.spec.nodes {
+        let name = match ensemble.view(node.id).version {
+            Some(version) => format!("{} {version}", node.server.name()),
+            None => node.server.name().to_owned(),
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
+    names.join(" + ")
 }
 
 /// What the time was used for, in microseconds; the phases follow one another without a gap.
