@@ -347,7 +347,7 @@ impl Leader {
         self.on_closed(link);
     }
 
-    fn fail(&mut self, reason: String) {
+    pub(super) fn fail(&mut self, reason: String) {
         self.over = true;
         self.journal.abandon();
         self.out = LeaderReady {

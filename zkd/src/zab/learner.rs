@@ -407,7 +407,8 @@ impl Learner {
         let epoch = packet.zxid.epoch();
         let history = self.journal.history();
         let accepted = history.accepted_epoch;
-        if epoch < accepted {
+        // An observer's promise counts for nothing, so it need not keep it, or it might observe nobody.
+        if epoch < accepted && self.config.kind == LearnerKind::Participant {
             self.fail(format!(
                 "the leader's epoch {epoch} is older than the accepted epoch {accepted}"
             ));

@@ -175,6 +175,17 @@ impl Leader {
         link.kind = kind;
         link.phase = Phase::AwaitingEpoch;
         link.silent_until = None;
+        let votes =
+            kind == LearnerKind::Participant && self.config.verifier.voters().contains(&sid);
+        if self.stage != Stage::Epoch && votes && accepted > self.epoch() {
+            // It will never follow an older epoch, and only a new reign can find a later one. Apache's
+            // leaders leave it out until they fall for another reason.
+            self.fail(format!(
+                "server {sid} has promised epoch {accepted}, which is later than {}",
+                self.epoch()
+            ));
+            return Ok(());
+        }
         if self.stage == Stage::Epoch {
             self.discovery.heard_of(accepted);
             self.try_propose_epoch();

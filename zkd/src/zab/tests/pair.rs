@@ -181,3 +181,43 @@ fn a_leader_that_loses_its_quorum_steps_down_at_once() {
     let failed = ensemble.leader.ready().failed;
     assert!(failed.is_some_and(|why| why.contains("quorum of followers")));
 }
+
+/// A server that accepted a later epoch from a leader that came to nothing must not be left out for good.
+#[test]
+fn a_voter_that_promised_a_later_epoch_ends_the_reign() {
+    let mut ensemble = Ensemble::new(history(1, 1, &[z(1, 1)]));
+    ensemble.join(2, LearnerKind::Participant, history(1, 1, &[z(1, 1)]));
+    assert!(ensemble.established);
+    let promised = history(3, 1, &[z(1, 1)]);
+    let mut late = Learner::new(
+        learner_config(3, LearnerKind::Participant),
+        promised,
+        Mark(1),
+        NOW,
+    );
+    let link = LinkId(3);
+    ensemble.leader.step(NOW, LeaderInput::Connected(link));
+    late.step(NOW, LearnerInput::Connected);
+    for info in late.ready().send {
+        ensemble.leader.step(NOW, LeaderInput::Packet(link, info));
+    }
+    let failed = ensemble.leader.ready().failed.unwrap();
+    assert!(failed.contains("has promised epoch 3"), "{failed}");
+    let (history, ..) = ensemble.leader.into_history();
+    assert_eq!(
+        history.accepted_epoch,
+        Epoch(2),
+        "the promise was another's"
+    );
+}
+
+/// An observer's promise is nobody's: it observes whoever leads.
+#[test]
+fn an_observer_follows_a_leader_of_an_epoch_before_its_own() {
+    let mut ensemble = Ensemble::new(history(1, 1, &[z(1, 1)]));
+    ensemble.join(2, LearnerKind::Participant, history(1, 1, &[z(1, 1)]));
+    ensemble.join(4, LearnerKind::Observer, history(7, 1, &[z(1, 1)]));
+    assert_eq!(ensemble.up_to_date, [LinkId(2), LinkId(4)]);
+    let written = ensemble.write();
+    assert_eq!(ensemble.committed[&LinkId(4)], [written]);
+}
