@@ -257,15 +257,14 @@ pub(super) fn write_snapshot(
     let mut writer = SnapshotWriter::begin(disk.clone(), zxid, compression)?;
     let mut cursor = SnapshotCursor::new();
     let mut bytes = Vec::with_capacity(64 << 10);
-    let mut first = true;
     let (last_zxid, digest) = loop {
         let end = {
             let tree = server.tree().read();
-            if !cursor.is_of(&tree) || (first && !server.is_settled()) {
-                // A synchronization puts another tree in its place: this one is of no use.
+            if !cursor.is_of(&tree) || !server.is_settled() {
+                // A synchronization puts another tree in its place, or the reign ended and the tail of the
+                // log, which nobody may ever commit, entered the tree: this snapshot is of no use.
                 return writer.abandon();
             }
-            first = false;
             cursor
                 .next_chunk(&tree, &mut bytes, SNAPSHOT_CHUNK_NODES)
                 .then(|| (tree.last_processed_zxid(), tree.digest()))
