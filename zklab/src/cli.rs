@@ -316,7 +316,7 @@ pub struct EventsArgs {
     Examples: zklab cli ls / · zklab cli n2 get /a · zklab cli leader set /a hello"
 )]
 pub struct CliArgs {
-    /// A node, if it matters which, then the command and what belongs to it
+    /// [NODE] COMMAND …: through this node, or through any
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     #[arg(value_name = "WORD")]
     pub words: Vec<String>,

@@ -43,6 +43,8 @@ struct State {
     /// Bytes that may still be written before the disk is full.
     room: Option<usize>,
     syncs: u64,
+    /// Syncs of directories do nothing (a planted bug).
+    forgets_names: bool,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +124,11 @@ impl FaultyDisk {
     /// The `n`-th sync from now on fails.
     pub fn fail_sync_in(&self, n: u64) {
         self.state.lock().fail_sync_in = Some(n);
+    }
+
+    /// Plants a bug: from now on nobody syncs a directory.
+    pub(super) fn forget_directory_syncs(&self) {
+        self.state.lock().forgets_names = true;
     }
 
     /// Only `bytes` more can be written.
@@ -269,6 +276,9 @@ impl Disk for FaultyDisk {
 
     fn sync_dir(&self, dir: Dir) -> io::Result<()> {
         let mut state = self.state.lock();
+        if state.forgets_names {
+            return Ok(());
+        }
         let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.journal)
             .into_iter()
             .partition(|change| change.dir() == dir);

@@ -1,9 +1,10 @@
 //! Driving the simulated servers: what the runtime does with sockets and threads, done with events.
 
 use super::check::Delivered;
+use super::mutation::Mutation;
 use super::network::End;
-use super::server::{Job, Stored};
-use super::world::{Event, Mutation, World};
+use super::server::{Job, Progress, Stored};
+use super::world::{Event, World};
 use crate::election;
 use crate::election::Notification;
 use crate::ids::{ServerId, Zxid};
@@ -25,12 +26,19 @@ impl World {
         let seed = self.prng.next_u64();
         // Session ids of one server must differ between its lives, as wall-clock time makes them.
         let started = Instant(self.now().wall_ms.cast_unsigned());
-        if let Err(error) = self.server(id).start(&members, started, seed, mutation) {
-            self.checks.on_client_violation(super::Violation {
-                rule: "Recovery",
-                evidence: format!("server {id} cannot read its disk after a crash: {error}"),
-            });
-            return;
+        match self.server(id).start(&members, started, seed, mutation) {
+            Ok(recovery) => {
+                let coverage = &mut self.checks.coverage;
+                coverage.snapshots_recovered += u64::from(recovery.from_snapshot);
+                coverage.torn_tails += u64::from(recovery.torn_tail);
+            }
+            Err(error) => {
+                self.checks.on_client_violation(super::Violation {
+                    rule: "Recovery",
+                    evidence: format!("server {id} cannot read its disk after a crash: {error}"),
+                });
+                return;
+            }
         }
         self.note(format_args!("n{id} starts"));
         let now = self.now();
@@ -65,6 +73,7 @@ impl World {
     fn lose_process(&mut self, id: ServerId, told_within_us: u64) {
         self.server(id).paused = false;
         self.note(format_args!("n{id} is down"));
+        self.network.forget_held(id);
         for end in self.network.ends_of(id) {
             if let Some(other) = self.network.disconnect(end) {
                 let incarnation = self.server(other.server).incarnation;
@@ -89,12 +98,16 @@ impl World {
             self.after(delay, Event::Unreachable { at, peer: id });
         }
         self.cut_clients_of(id);
-        if !self.healing {
-            let down_us = self.prng.between(1_000, 8_000_000);
-            self.after(down_us, Event::Start(id));
-        } else {
-            self.after(100_000, Event::Start(id));
+        if self.plan.scripted {
+            return;
         }
+        let down_us = match self.healing {
+            true => 100_000,
+            // Some are away for so long that a DIFF cannot bring them back.
+            false if self.prng.one_in(5) => self.prng.between(8_000_000, 30_000_000),
+            false => self.prng.between(1_000, 8_000_000),
+        };
+        self.after(down_us, Event::Start(id));
     }
 
     pub(super) fn resume(&mut self, id: ServerId, incarnation: u64) {
@@ -127,6 +140,11 @@ impl World {
             } => self.on_dial(from, incarnation, leader, give_up_us),
             Event::LinkBytes(from) => self.on_link_bytes(from),
             Event::LinkEnded { at, incarnation } => self.on_link_ended(at, incarnation),
+            Event::SnapshotSent { at, incarnation } => {
+                if self.is_current(at.server, incarnation) {
+                    self.step(at.server, Input::SnapshotSent(at.link));
+                }
+            }
             _ => unreachable!("the other events are the world's own"),
         }
     }
@@ -180,6 +198,10 @@ impl World {
         match process.run_storage(mutation) {
             Ok(stored) => {
                 let snapshotting = process.snapshot.is_some();
+                if !process.jobs.is_empty() && !process.storage_busy {
+                    process.storage_busy = true;
+                    self.after(300_000, Event::Storage(id, incarnation));
+                }
                 for one in stored {
                     self.on_stored(id, one);
                 }
@@ -194,6 +216,7 @@ impl World {
     /// The disk failed: the server stops, and what it had not synced is as good as lost.
     fn stop_for(&mut self, id: ServerId, reason: &str) {
         self.note(format_args!("n{id} stops: {reason}"));
+        self.checks.coverage.disk_stops += 1;
         self.power_cut(id);
     }
 
@@ -232,8 +255,9 @@ impl World {
             .as_mut()
             .expect("the process is current");
         match process.continue_snapshot() {
-            Ok(true) => self.after(700, Event::Snapshot(id, incarnation)),
-            Ok(false) => {}
+            Ok(Progress::Underway) => self.after(700, Event::Snapshot(id, incarnation)),
+            Ok(Progress::Done) => self.checks.coverage.snapshots_taken += 1,
+            Ok(Progress::Abandoned) => {}
             Err(error) => self.stop_for(id, &error.to_string()),
         }
     }
@@ -484,6 +508,11 @@ impl World {
             if let Write::Txn(proposal) = write {
                 let record = TxnRecord::from_bytes(&proposal.txn).expect("our own txns decode");
                 self.checks.on_proposed(id, &record);
+                let leads = self.server(id).process.as_ref();
+                let leads = leads.is_some_and(|process| process.peer.leading().is_some());
+                if self.plan.mutation == Mutation::ReplyBeforeCommit && leads {
+                    self.deliver(id, &Delivery::Txn(record));
+                }
             }
         }
         let Batch {
@@ -507,12 +536,16 @@ impl World {
     }
 
     fn job(&mut self, id: ServerId, job: Job) {
-        let delay = if self.prng.one_in(50) {
-            400_000
-        } else {
-            self.prng.between(50, 8_000)
+        let mut delay = match self.plan.scripted {
+            true => 1_000,
+            false if self.prng.one_in(50) => 400_000,
+            false => self.prng.between(50, 8_000),
         };
+        let now_us = self.now_us;
         let server = self.server(id);
+        if server.slow_until_us > now_us {
+            delay = (delay * 30).min(900_000);
+        }
         let incarnation = server.incarnation;
         let Some(process) = &mut server.process else {
             return;
@@ -530,12 +563,19 @@ impl World {
             Envelope::Leader(link, packet) => {
                 self.send_bytes(End { server: id, link }, &packet.to_vec())
             }
-            Envelope::Learner(link, Outgoing::Packet(packet)) => {
+            Envelope::Learner(link, Outgoing::Packet(mut packet)) => {
+                if self.plan.mutation == Mutation::TruncOffByOne && packet.kind == packet::TRUNC {
+                    packet.zxid = Zxid(packet.zxid.0 + 1);
+                }
                 self.send_bytes(End { server: id, link }, &packet.to_vec());
             }
             Envelope::Learner(link, Outgoing::Snapshot(zxid)) => {
                 let bytes = self.snapshot_bytes(id, zxid);
-                self.send_bytes(End { server: id, link }, &bytes);
+                let at = End { server: id, link };
+                self.send_bytes(at, &bytes);
+                let incarnation = self.server(id).incarnation;
+                let delay = self.network.delay_us();
+                self.after(delay, Event::SnapshotSent { at, incarnation });
             }
         }
     }
@@ -545,10 +585,19 @@ impl World {
             self.after(300, Event::Unreachable { at: id, peer: to });
             return;
         }
-        if !self.network.reaches(id, to) || self.network.loses_message() {
+        let bytes = notification.encode();
+        if !self.network.reaches(id, to) {
+            self.network.hold(id, to, bytes);
             return;
         }
-        let bytes = notification.encode();
+        if self.network.loses_message() {
+            return;
+        }
+        self.post_election(id, to, bytes);
+    }
+
+    /// An election message is on its way, perhaps twice.
+    pub(super) fn post_election(&mut self, id: ServerId, to: ServerId, bytes: Vec<u8>) {
         if self.network.doubles_message() {
             let delay = self.network.delay_us();
             self.after(
@@ -594,6 +643,12 @@ impl World {
         };
         let zk = std::sync::Arc::clone(&process.zk);
         let previous = zk.tree().read().last_processed_zxid();
+        if let Delivery::Txn(record) = delivery
+            && self.plan.mutation == Mutation::ReplyBeforeCommit
+            && record.header.zxid <= previous
+        {
+            return;
+        }
         zk.apply(std::slice::from_ref(delivery), now);
         if let Delivery::Txn(record) = delivery {
             let digest = zk.tree().read().digest();
@@ -602,6 +657,7 @@ impl World {
                 previous,
                 record,
                 digest,
+                tentative: !zk.is_serving(),
             });
         }
     }

@@ -11,14 +11,20 @@
 
 pub mod check;
 mod client;
+mod coverage;
 mod disk;
 mod drive;
 mod faults;
+mod mutation;
 mod network;
 mod serve;
 mod server;
+mod stage;
 mod world;
 
 pub use check::{Checks, Violation};
+pub use coverage::Coverage;
 pub use disk::{FaultyDisk, FaultyFile};
-pub use world::{Mutation, Outcome, Plan, World};
+pub use mutation::Mutation;
+pub use stage::Stage;
+pub use world::{Outcome, Plan, World};

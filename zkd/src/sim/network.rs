@@ -37,6 +37,11 @@ pub(super) struct Network {
     delay_us: (u64, u64),
     /// One election message in so many is lost; 0 for none.
     loss: u64,
+    /// One election message in so many arrives twice; 0 for none.
+    doubling: u64,
+    /// The newest election message that waits for a cut direction to heal: what a sender does with a
+    /// connection that it makes anew.
+    held: BTreeMap<(ServerId, ServerId), Vec<u8>>,
 }
 
 impl Network {
@@ -51,13 +56,49 @@ impl Network {
             pipes: BTreeMap::new(),
             delay_us,
             loss,
+            doubling: 30,
+            held: BTreeMap::new(),
         }
+    }
+
+    /// A network without surprises, for scenes that are watched.
+    pub(super) fn calm(prng: Prng) -> Self {
+        Self {
+            delay_us: (500, 500),
+            loss: 0,
+            doubling: 0,
+            ..Self::new(prng)
+        }
+    }
+
+    /// Nothing is lost from now on.
+    pub(super) fn settle(&mut self) {
+        self.loss = 0;
+    }
+
+    /// Keeps an election message for the time when `to` can be reached again.
+    pub(super) fn hold(&mut self, from: ServerId, to: ServerId, message: Vec<u8>) {
+        self.held.insert((from, to), message);
+    }
+
+    /// Gives the messages that were held, to be sent again. A dead sender sends nothing.
+    pub(super) fn release(&mut self) -> BTreeMap<(ServerId, ServerId), Vec<u8>> {
+        std::mem::take(&mut self.held)
+    }
+
+    /// The messages of a process die with it.
+    pub(super) fn forget_held(&mut self, from: ServerId) {
+        self.held.retain(|(sender, _), _| *sender != from);
     }
 
     pub(super) fn delay_us(&mut self) -> u64 {
         // Now and then something takes much longer than usual.
         let (low, high) = self.delay_us;
-        let factor = if self.prng.one_in(100) { 20 } else { 1 };
+        let factor = if low != high && self.prng.one_in(100) {
+            20
+        } else {
+            1
+        };
         self.prng.between(low, high) * factor
     }
 
@@ -66,7 +107,7 @@ impl Network {
     }
 
     pub(super) fn doubles_message(&mut self) -> bool {
-        self.prng.one_in(30)
+        self.doubling != 0 && self.prng.one_in(self.doubling)
     }
 
     pub(super) fn reaches(&self, from: ServerId, to: ServerId) -> bool {

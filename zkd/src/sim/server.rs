@@ -7,13 +7,15 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use super::disk::FaultyDisk;
-use super::world::Mutation;
+use super::mutation::Mutation;
 use crate::config::Membership;
-use crate::ids::{ConnId, LinkId, ServerId};
+use crate::ids::{ConnId, LinkId, ServerId, Zxid};
 use crate::peer::{Envelope, LinkDecoder, PeerConfig, QuorumPeer, RecoveredState};
 use crate::pipeline::{PrepOptions, ServerCnxn, ServerOptions, Waker, ZkServer};
 use crate::quorum::QuorumVerifier;
-use crate::storage::{Compression, SnapshotWriter, Storage, StorageError, StorageOptions};
+use crate::storage::{
+    Compression, RecoveryNote, SnapshotWriter, Storage, StorageError, StorageOptions,
+};
 use crate::time::Instant;
 use crate::tree::SnapshotCursor;
 use crate::zab::{Mark, Write};
@@ -30,6 +32,15 @@ pub(super) struct SimServer {
     pub(super) incarnation: u64,
     /// Stands still (a stopped process): nothing is handled until it goes on.
     pub(super) paused: bool,
+    /// Its disk takes longer than usual until then.
+    pub(super) slow_until_us: u64,
+}
+
+/// What a start found on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovery {
+    pub(super) from_snapshot: bool,
+    pub(super) torn_tail: bool,
 }
 
 /// Work that waits for the disk.
@@ -60,6 +71,8 @@ pub(super) struct Process {
 pub(super) struct Served {
     pub(super) cnxn: Arc<ServerCnxn>,
     pub(super) client: usize,
+    /// Names the client's connection, which may have gone on to another server.
+    pub(super) serial: u64,
     pub(super) input: BytesMut,
 }
 
@@ -110,16 +123,30 @@ pub(super) fn membership(voters: u64, observers: u64) -> Membership {
     Membership::parse_text(&lines.concat()).expect("the simulated ensemble is well-formed")
 }
 
-fn verifier(members: &Membership, mutation: Mutation) -> QuorumVerifier {
+fn verifier(members: &Membership, my_id: ServerId, mutation: Mutation) -> QuorumVerifier {
     let voters = members.voters();
     if mutation == Mutation::QuorumTooSmall {
-        // Half of an odd ensemble, rounded down, is taken for a quorum: the last voter is not asked.
-        return QuorumVerifier::majority(voters.into_iter().take(2));
+        // Half of an odd ensemble, rounded down, is taken for a quorum: this server and those behind it.
+        let mine = voters.iter().position(|voter| *voter == my_id).unwrap_or(0);
+        let half = voters.len() / 2;
+        return QuorumVerifier::majority(voters.iter().copied().cycle().skip(mine).take(half));
     }
     QuorumVerifier::majority(voters)
 }
 
 impl SimServer {
+    /// A server with an empty disk that was never started.
+    pub(super) fn new(id: ServerId) -> Self {
+        Self {
+            id,
+            disk: FaultyDisk::default(),
+            process: None,
+            incarnation: 0,
+            paused: false,
+            slow_until_us: 0,
+        }
+    }
+
     /// Starts a process on what the disk holds. A disk that cannot be read leaves the server down; the
     /// fault model never damages synced bytes, so that is a bug of the storage.
     ///
@@ -131,7 +158,7 @@ impl SimServer {
         started: Instant,
         seed: u64,
         mutation: Mutation,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Recovery, StorageError> {
         let options = StorageOptions {
             prealloc_bytes: 16 << 10,
             commit_log_count: 20,
@@ -141,13 +168,18 @@ impl SimServer {
             ..StorageOptions::default()
         };
         let (storage, recovered) = Storage::open(self.disk.clone(), options)?;
+        let torn = |note: &RecoveryNote| matches!(note, RecoveryNote::TornTail { .. });
+        let recovery = Recovery {
+            from_snapshot: recovered.snapshot_zxid > Zxid::ZERO,
+            torn_tail: recovered.notes.iter().any(torn),
+        };
         let (tree, state) = RecoveredState::split(recovered);
         let zk = Arc::new(ZkServer::new(server_options(self.id), started));
         zk.replace_tree(tree);
         let config = PeerConfig {
             my_id: Some(self.id),
             members: members.clone(),
-            verifier: verifier(members, mutation),
+            verifier: verifier(members, self.id, mutation),
             tick_time_ms: TICK_MS,
             init_limit: 10,
             sync_limit: 5,
@@ -176,7 +208,7 @@ impl SimServer {
             next_link: 0,
             timer_us: None,
         });
-        Ok(())
+        Ok(recovery)
     }
 }
 
@@ -196,6 +228,20 @@ pub(super) enum Stored {
     Reloaded(Mark, Box<crate::storage::Recovered>),
 }
 
+/// How far a snapshot has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Underway,
+    Done,
+    Abandoned,
+}
+
+/// Whether the bug is planted that lets the epoch overtake the history of its batch.
+fn split_epoch(writes: &[Write], mutation: Mutation) -> bool {
+    let epoch = |write: &Write| matches!(write, Write::CurrentEpoch(_));
+    mutation == Mutation::EpochBeforeHistory && writes.len() > 1 && writes.iter().any(epoch)
+}
+
 impl Process {
     /// Does all the work that waits for the disk, with one sync at its end.
     ///
@@ -204,8 +250,14 @@ impl Process {
     pub(super) fn run_storage(&mut self, mutation: Mutation) -> Result<Vec<Stored>, StorageError> {
         let mut out = Vec::new();
         let mut marks = Vec::new();
-        for job in std::mem::take(&mut self.jobs) {
+        while let Some(job) = self.jobs.pop_front() {
             match job {
+                Job::Batch(writes, mark) if split_epoch(&writes, mutation) => {
+                    self.sync_for(&mut marks, &mut out, mutation)?;
+                    let late = self.write_epoch_first(writes)?;
+                    self.jobs.push_front(Job::Batch(late, mark));
+                    break;
+                }
                 Job::Batch(writes, mark) => {
                     if let [Write::Truncate(to)] = writes[..] {
                         self.sync_for(&mut marks, &mut out, mutation)?;
@@ -225,7 +277,7 @@ impl Process {
         }
         self.sync_for(&mut marks, &mut out, mutation)?;
         if self.storage.snapshot_due() && self.zk.is_settled() {
-            self.begin_snapshot()?;
+            self.begin_snapshot(mutation)?;
         }
         Ok(out)
     }
@@ -267,12 +319,26 @@ impl Process {
         }
     }
 
-    fn begin_snapshot(&mut self) -> Result<(), StorageError> {
+    /// What [`Mutation::EpochBeforeHistory`] does; the rest of the batch is for the next run.
+    fn write_epoch_first(&mut self, writes: Vec<Write>) -> Result<Vec<Write>, StorageError> {
+        let (epochs, rest): (Vec<_>, Vec<_>) = writes
+            .into_iter()
+            .partition(|write| matches!(write, Write::CurrentEpoch(_)));
+        for write in epochs {
+            self.write(write, Mutation::None)?;
+        }
+        Ok(rest)
+    }
+
+    fn begin_snapshot(&mut self, mutation: Mutation) -> Result<(), StorageError> {
         self.storage.snapshot_started();
         if self.snapshot.is_some() {
             return Ok(());
         }
-        let zxid = self.zk.tree().read().last_processed_zxid();
+        let mut zxid = self.zk.tree().read().last_processed_zxid();
+        if mutation == Mutation::SnapshotOffByOne {
+            zxid = Zxid(zxid.0 + 1);
+        }
         let writer = SnapshotWriter::begin(self.storage.disk().clone(), zxid, Compression::None)?;
         self.snapshot = Some(Snapshotting {
             writer,
@@ -299,23 +365,24 @@ impl Process {
             .map(drop)
     }
 
-    /// Writes the next few znodes of the snapshot under way. True while there is more to do.
+    /// Writes the next few znodes of the snapshot under way. Says how far it has come.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn continue_snapshot(&mut self) -> Result<bool, StorageError> {
+    pub(super) fn continue_snapshot(&mut self) -> Result<Progress, StorageError> {
         let Some(mut snapshot) = self.snapshot.take() else {
-            return Ok(false);
+            return Ok(Progress::Abandoned);
         };
-        if !snapshot.cursor.is_of(&self.zk.tree().read()) {
-            // A synchronization put another tree in its place: what was written so far is of no use.
-            return Ok(false);
+        if !snapshot.cursor.is_of(&self.zk.tree().read()) || !self.zk.is_settled() {
+            // Another tree is in its place, or this one has what may yet be cut off: of no use.
+            snapshot.writer.abandon()?;
+            return Ok(Progress::Abandoned);
         }
         if self.snapshot_turn(&mut snapshot)? {
             self.end_snapshot(snapshot)?;
-            return Ok(false);
+            return Ok(Progress::Done);
         }
         self.snapshot = Some(snapshot);
-        Ok(true)
+        Ok(Progress::Underway)
     }
 }

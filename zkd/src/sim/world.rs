@@ -5,31 +5,19 @@ use std::collections::BinaryHeap;
 use std::fmt::Write as _;
 
 use super::check::Checks;
-use super::client::Client;
+use super::client::{Client, Connection};
+use super::coverage::Coverage;
 use super::faults::{self, Fault};
+use super::mutation::Mutation;
 use super::network::{End, Network};
 use super::server::{self, SimServer};
+use super::stage;
 use crate::config::Membership;
 use crate::event::PeerEvent;
 use crate::ids::{ConnId, Epoch, LinkId, ServerId};
-use crate::peer::{Input, QuorumPeer};
+use crate::peer::Input;
 use crate::prng::Prng;
 use crate::time::{Instant, Now};
-
-/// A bug planted on purpose, to see that the checkers find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutation {
-    /// None: the servers as they are.
-    None,
-    /// What must wait for the sync leaves before it.
-    AckBeforeSync,
-    /// The log is written and never synced.
-    NoSync,
-    /// Two servers of more than three count as a quorum.
-    QuorumTooSmall,
-    /// The promise not to follow an older leader is not stored.
-    ForgetAcceptedEpoch,
-}
 
 /// What a run is to look like.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +28,8 @@ pub struct Plan {
     pub mutation: Mutation,
     /// How long things go wrong, virtual ms.
     pub trouble_ms: u64,
+    /// Nothing happens but what a [`Stage`](super::Stage) is told.
+    pub(super) scripted: bool,
 }
 
 impl Plan {
@@ -50,7 +40,14 @@ impl Plan {
             seed,
             mutation: Mutation::None,
             trouble_ms: 60_000,
+            scripted: false,
         }
+    }
+
+    /// The same run with a bug planted.
+    #[must_use]
+    pub fn with_bug(self, mutation: Mutation) -> Self {
+        Self { mutation, ..self }
     }
 }
 
@@ -63,8 +60,8 @@ pub struct Outcome {
     pub checks: Checks,
     /// Servers, of which so many observe.
     pub servers: (u64, u64),
-    /// Faults that were injected.
-    pub faults: usize,
+    /// What the run went through.
+    pub coverage: Coverage,
     /// The record of the run's events, one a line.
     pub record: String,
 }
@@ -93,9 +90,12 @@ pub(super) enum Event {
         at: End,
         incarnation: u64,
     },
+    SnapshotSent {
+        at: End,
+        incarnation: u64,
+    },
     ToServer {
-        client: usize,
-        serial: u64,
+        at: Connection,
         bytes: Vec<u8>,
     },
     ToClient {
@@ -110,6 +110,10 @@ pub(super) enum Event {
     ClientTurn(usize),
     Fault,
     Start(ServerId),
+    /// Its power fails, if it is up by then.
+    Strike(ServerId),
+    /// All power fails, and so many times again.
+    Blackout(u64),
     Resume(ServerId, u64),
 }
 
@@ -134,9 +138,10 @@ pub struct World {
     next_conn: u64,
     voters: u64,
     observers: u64,
-    faults: usize,
 }
 
+/// When a run begins, on its own clock, µs.
+pub(super) const START_US: u64 = 1_000_000;
 /// After the trouble, the ensemble must come together within this time.
 const HEAL_LIMIT_MS: u64 = 120_000;
 /// Clients go on this long after everything is healed.
@@ -149,25 +154,35 @@ impl World {
         let mut prng = Prng::new(plan.seed);
         let voters = *prng.pick(&[3, 3, 5]);
         let observers = *prng.pick(&[0, 0, 1]);
+        let count = usize::try_from(prng.between(2, 6)).expect("a handful");
+        let network = Network::new(prng.fork());
+        Self::with(plan, prng, (voters, observers), count, network)
+    }
+
+    /// A world of so many voters and observers, and so many clients.
+    pub(super) fn with(
+        plan: Plan,
+        mut prng: Prng,
+        (voters, observers): (u64, u64),
+        clients: usize,
+        network: Network,
+    ) -> Self {
         let members = server::membership(voters, observers);
-        let servers = (1..=voters + observers)
-            .map(|id| SimServer {
-                id: ServerId(id.cast_signed()),
-                disk: super::FaultyDisk::default(),
-                process: None,
-                incarnation: 0,
-                paused: false,
-            })
+        let servers: Vec<_> = (1..=voters + observers)
+            .map(|id| SimServer::new(ServerId(id.cast_signed())))
             .collect();
-        let count = usize::try_from(prng.between(2, 5)).expect("a handful");
-        let clients = (0..count)
+        if plan.mutation == Mutation::NoDirectorySync {
+            for server in &servers {
+                server.disk.forget_directory_syncs();
+            }
+        }
+        let clients = (0..clients)
             .map(|number| Client::new(number, prng.fork()))
             .collect();
-        let network = Network::new(prng.fork());
         Self {
             plan,
             prng,
-            now_us: 1_000_000,
+            now_us: START_US,
             servers,
             clients,
             network,
@@ -182,7 +197,6 @@ impl World {
             next_conn: 0,
             voters,
             observers,
-            faults: 0,
         }
     }
 
@@ -209,15 +223,15 @@ impl World {
         self.judge(together);
         Outcome {
             seed: self.plan.seed,
+            coverage: self.checks.coverage(),
             checks: self.checks,
             servers: (self.voters + self.observers, self.observers),
-            faults: self.faults,
             record: self.record,
         }
     }
 
     /// Handles events until `end_us` or until `enough`; says whether it was enough.
-    fn run_until(&mut self, end_us: u64, enough: impl Fn(&Self) -> bool) -> bool {
+    pub(super) fn run_until(&mut self, end_us: u64, enough: impl Fn(&Self) -> bool) -> bool {
         while self.checks.violations().is_empty() {
             if enough(self) {
                 return true;
@@ -311,7 +325,11 @@ impl World {
 
     /// Notes an event of the run, for whoever reads the record of a failed seed.
     pub(super) fn note(&mut self, what: std::fmt::Arguments<'_>) {
-        let _ = writeln!(self.record, "{:>12.3} {what}", self.now_us as f64 / 1000.0);
+        let _ = writeln!(
+            self.record,
+            "{:>12.3} {what}",
+            stage::since_start_ms(self.now_us)
+        );
     }
 
     pub(super) fn server(&mut self, id: ServerId) -> &mut SimServer {
@@ -338,11 +356,13 @@ impl World {
             Event::Resume(id, incarnation) => self.resume(id, incarnation),
             Event::Fault => self.on_fault(),
             Event::ClientTurn(client) => self.client_turn(client),
-            Event::ToServer {
-                client,
-                serial,
-                bytes,
-            } => self.to_server(client, serial, &bytes),
+            Event::Strike(id) => {
+                if !self.healing {
+                    self.power_cut(id);
+                }
+            }
+            Event::Blackout(again) => self.blackout(again),
+            Event::ToServer { at, bytes } => self.to_server(at, &bytes),
             Event::ToClient {
                 client,
                 serial,
@@ -360,18 +380,12 @@ impl World {
         let pause_us = self.prng.between(200_000, 6_000_000);
         self.after(pause_us, Event::Fault);
         let ids: Vec<_> = self.servers.iter().map(|server| server.id).collect();
-        let leader = self
-            .servers
-            .iter()
-            .find(|s| {
-                s.process
-                    .as_ref()
-                    .is_some_and(|p| p.peer.leading().is_some())
-            })
-            .map(|s| s.id);
-        let fault = faults::draw(&mut self.prng, &ids, leader);
+        let leader = self.leader();
+        let voters = usize::try_from(self.voters).expect("a handful");
+        let observers = &ids[voters..];
+        let fault = faults::draw(&mut self.prng, &ids, observers, leader);
         self.note(format_args!("fault {fault:?}"));
-        self.faults += 1;
+        self.checks.coverage.faults += 1;
         self.inject(fault);
     }
 
@@ -390,7 +404,17 @@ impl World {
                 let pause_us = self.prng.between(10_000, 9_000_000);
                 self.after(pause_us, Event::Resume(id, incarnation));
             }
-            Fault::Partition { group, one_way } => self.partition(&group, one_way),
+            Fault::Partition {
+                group,
+                outwards,
+                inwards,
+            } => self.partition(&group, outwards, inwards),
+            Fault::Split(parts) => {
+                for part in parts {
+                    self.partition(&part, true, true);
+                }
+            }
+            Fault::Blackouts(times) => self.blackout(times),
             Fault::FailSync(id) => {
                 let n = self.prng.below(20);
                 self.server(id).disk.fail_sync_in(n);
@@ -399,12 +423,37 @@ impl World {
                 let bytes = usize::try_from(self.prng.below(40_000)).expect("a small number");
                 self.server(id).disk.fill_up_after(bytes);
             }
-            Fault::CutClients(id) => self.cut_clients_of(id),
+            Fault::SlowDisk(id) => {
+                let end = self.now_us + self.prng.between(1_000_000, 12_000_000);
+                self.server(id).slow_until_us = end;
+            }
+            Fault::CutClients(group) => {
+                for id in group {
+                    self.cut_clients_of(id);
+                }
+            }
             Fault::Heal => self.heal_network(),
         }
     }
 
-    fn partition(&mut self, group: &[ServerId], one_way: bool) {
+    /// The power of everybody fails; soon it is back, and fails again while they come together.
+    fn blackout(&mut self, times: u64) {
+        if self.healing {
+            return;
+        }
+        let ids: Vec<_> = self.servers.iter().map(|s| s.id).collect();
+        for id in ids {
+            self.power_cut(id);
+            let dark_us = self.prng.between(1_000, 300_000);
+            self.after(dark_us, Event::Start(id));
+        }
+        if times > 1 {
+            let light_us = self.prng.between(100_000, 2_000_000);
+            self.after(light_us, Event::Blackout(times - 1));
+        }
+    }
+
+    pub(super) fn partition(&mut self, group: &[ServerId], outwards: bool, inwards: bool) {
         let others: Vec<_> = self
             .servers
             .iter()
@@ -413,8 +462,10 @@ impl World {
             .collect();
         for &inside in group {
             for &outside in &others {
-                self.network.cut(inside, outside);
-                if !one_way {
+                if outwards {
+                    self.network.cut(inside, outside);
+                }
+                if inwards {
                     self.network.cut(outside, inside);
                 }
             }
@@ -424,6 +475,9 @@ impl World {
     pub(super) fn heal_network(&mut self) {
         for end in self.network.heal() {
             self.end_link(end);
+        }
+        for ((from, to), bytes) in self.network.release() {
+            self.post_election(from, to, bytes);
         }
         // Bytes that waited for the heal are on their way again.
         let ends: Vec<_> = self
@@ -438,9 +492,11 @@ impl World {
 
     fn heal_everything(&mut self) {
         self.healing = true;
+        self.network.settle();
         self.note(format_args!("everything heals"));
         self.heal_network();
         for index in 0..self.servers.len() {
+            self.servers[index].slow_until_us = 0;
             let (id, incarnation) = (self.servers[index].id, self.servers[index].incarnation);
             self.servers[index].disk.process_died();
             if self.servers[index].process.is_none() {
@@ -453,18 +509,46 @@ impl World {
 
     /// Tells the checkers of what a server says of itself.
     pub(super) fn on_event(&mut self, id: ServerId, event: &PeerEvent) {
-        self.note(format_args!("n{id} {event:?}"));
+        self.note(format_args!("n{id} {}", stage::describe(event)));
+        self.checks.coverage.on_event(id.0, event);
         if let PeerEvent::Established { epoch } = event
-            && self.servers.iter().any(|s| {
-                s.id == id
-                    && s.process
-                        .as_ref()
-                        .map(|p| &p.peer)
-                        .is_some_and(|p: &QuorumPeer| p.leading().is_some())
-            })
+            && let Some(process) = &self.server(id).process
+            && process.peer.leading().is_some()
         {
-            self.checks.on_established(id, Epoch(*epoch));
+            let zk = std::sync::Arc::clone(&process.zk);
+            let tree = zk.tree().read();
+            let (zxid, digest) = (tree.last_processed_zxid(), tree.digest());
+            self.checks.on_established(id, Epoch(*epoch), zxid, digest);
         }
+        self.strike(id, event);
+    }
+
+    /// Trouble likes the moments when a reign begins.
+    fn strike(&mut self, id: ServerId, event: &PeerEvent) {
+        let delicate = matches!(
+            event,
+            PeerEvent::Sync { .. }
+                | PeerEvent::EpochProposed { .. }
+                | PeerEvent::EpochEstablished { .. }
+                | PeerEvent::Established { .. }
+        );
+        if delicate && !self.healing && !self.plan.scripted && self.prng.one_in(25) {
+            let mut victims = vec![id];
+            victims.extend(self.leader().filter(|_| self.prng.one_in(2)));
+            for victim in victims {
+                let delay = self.prng.between(0, 40_000);
+                self.after(delay, Event::Strike(victim));
+            }
+        }
+    }
+
+    /// Somebody who thinks to lead.
+    pub(super) fn leader(&self) -> Option<ServerId> {
+        let leads = |s: &&SimServer| {
+            let process = s.process.as_ref();
+            process.is_some_and(|p| p.peer.leading().is_some())
+        };
+        self.servers.iter().find(leads).map(|s| s.id)
     }
 
     /// Steps a server's peer; what follows from it is carried out.

@@ -28,8 +28,9 @@ pub(super) fn check_final(server: ServerId, tree: &DataTree) -> Option<Violation
 /// No ephemeral is created for a session after the txn that closed it, and the closing txn names every
 /// ephemeral that its session still had, and no other.
 ///
-/// A create that was half proposed and became committed only with the history of the next leader is
-/// delivered by nobody, so `committed` lacks it: what is named beyond it must at least have been proposed.
+/// What was half proposed and became committed only with the history of the next leader is delivered by
+/// nobody who serves, so `committed` lacks it: what is named too much or too little must at least have been
+/// proposed to be created or deleted.
 pub(super) fn check_history(
     committed: &BTreeMap<Zxid, (TxnRecord, i64)>,
     proposed: &BTreeMap<Zxid, (ServerId, TxnRecord)>,
@@ -51,6 +52,11 @@ pub(super) fn check_history(
                 }
                 owned.entry(session).or_default().insert(&create.path);
             }
+            Txn::Delete(delete) => {
+                for paths in owned.values_mut() {
+                    paths.remove(delete.path.as_str());
+                }
+            }
             Txn::CloseSession(close) => {
                 closed.insert(session);
                 let named: BTreeSet<&str> =
@@ -58,8 +64,11 @@ pub(super) fn check_history(
                 let had = owned.remove(&session).unwrap_or_default();
                 let extra_is_known = named
                     .difference(&had)
-                    .all(|path| was_proposed(path, session, proposed));
-                if !had.is_subset(&named) || !extra_is_known {
+                    .all(|path| create_was_proposed(path, session, proposed));
+                let lack_is_known = had
+                    .difference(&named)
+                    .all(|path| delete_was_proposed(path, proposed));
+                if !lack_is_known || !extra_is_known {
                     return Some(Violation {
                         rule: "EphemeralOutlivesSession",
                         evidence: format!(
@@ -74,7 +83,7 @@ pub(super) fn check_history(
     None
 }
 
-fn was_proposed(
+fn create_was_proposed(
     path: &str,
     session: SessionId,
     proposed: &BTreeMap<Zxid, (ServerId, TxnRecord)>,
@@ -83,4 +92,10 @@ fn was_proposed(
         record.header.client_id == session
             && matches!(&record.txn, Txn::Create(create) if create.ephemeral && create.path == path)
     })
+}
+
+fn delete_was_proposed(path: &str, proposed: &BTreeMap<Zxid, (ServerId, TxnRecord)>) -> bool {
+    proposed
+        .values()
+        .any(|(_, record)| matches!(&record.txn, Txn::Delete(delete) if delete.path == path))
 }

@@ -17,8 +17,10 @@ mod total_order;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::Coverage;
+use crate::error::ErrorCode;
 use crate::ids::{Epoch, ServerId, SessionId, Xid, Zxid};
-use crate::record::txn::TxnRecord;
+use crate::record::txn::{Txn, TxnRecord};
 use crate::tree::DataTree;
 
 /// A broken property.
@@ -47,6 +49,17 @@ pub struct Acked {
     pub xid: Xid,
     /// The path the reply named, for creates.
     pub created: Option<String>,
+    /// The path that was created or set, if it was a single one.
+    pub changed: Option<String>,
+}
+
+/// What had been acknowledged to anybody at some point.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Floor {
+    /// The newest txn.
+    pub(super) zxid: Zxid,
+    /// The newest change of each path.
+    pub(super) paths: BTreeMap<String, Zxid>,
 }
 
 /// One delivery of one server.
@@ -60,6 +73,9 @@ pub struct Delivered<'a> {
     pub record: &'a TxnRecord,
     /// The tree's digest after it.
     pub digest: i64,
+    /// The server does not serve: it is being synchronized, and takes over what its leader will have
+    /// committed only once a quorum has done the same.
+    pub tentative: bool,
 }
 
 /// Everything that is known of a run so far.
@@ -69,6 +85,10 @@ pub struct Checks {
     committed: BTreeMap<Zxid, (TxnRecord, i64)>,
     leaders: BTreeMap<Epoch, ServerId>,
     proposed: BTreeMap<Zxid, (ServerId, TxnRecord)>,
+    /// Where the history of the newest established leader ended, and its digest there.
+    inherited: Option<(Zxid, i64)>,
+    floor: Floor,
+    pub(super) coverage: Coverage,
     acked: Vec<Acked>,
     violations: Vec<Violation>,
 }
@@ -85,10 +105,16 @@ impl Checks {
             digest::check(delivered, &self.committed),
         ];
         self.violations.extend(found.into_iter().flatten());
-        let zxid = delivered.record.header.zxid;
+        let record = delivered.record;
+        if delivered.tentative || self.committed.contains_key(&record.header.zxid) {
+            return;
+        }
+        let moved = ErrorCode::SessionMoved.code();
+        if matches!(&record.txn, Txn::Error(error) if error.code == moved) {
+            self.coverage.moved_refusals += 1;
+        }
         self.committed
-            .entry(zxid)
-            .or_insert_with(|| (delivered.record.clone(), delivered.digest));
+            .insert(record.header.zxid, (record.clone(), delivered.digest));
     }
 
     /// A leader proposed a txn (its own log got it).
@@ -98,8 +124,9 @@ impl Checks {
             .or_insert_with(|| (leader, record.clone()));
     }
 
-    /// A quorum follows `server` in `epoch`.
-    pub fn on_established(&mut self, server: ServerId, epoch: Epoch) {
+    /// A quorum follows `server` in `epoch`; its history, now committed, ends at `zxid` with `digest`.
+    pub fn on_established(&mut self, server: ServerId, epoch: Epoch, zxid: Zxid, digest: i64) {
+        self.inherited = Some((zxid, digest));
         self.violations
             .extend(leadership::check(server, epoch, &self.leaders));
         self.leaders.entry(epoch).or_insert(server);
@@ -109,7 +136,17 @@ impl Checks {
     pub fn on_acked(&mut self, acked: Acked) {
         self.violations
             .extend(acked::check_known(&acked, &self.committed));
+        self.floor.zxid = self.floor.zxid.max(acked.zxid);
+        if let Some(path) = &acked.changed {
+            let newest = self.floor.paths.entry(path.clone()).or_default();
+            *newest = acked.zxid.max(*newest);
+        }
         self.acked.push(acked);
+    }
+
+    /// What has been acknowledged to anybody so far.
+    pub(super) fn floor(&self) -> Floor {
+        self.floor.clone()
     }
 
     /// A client saw something it must never see.
@@ -119,9 +156,12 @@ impl Checks {
 
     /// The run is over, everything is healed: judges what is left. `trees` are those of all servers.
     pub fn finish(&mut self, trees: &[(ServerId, &DataTree)]) {
+        let newest = self.committed.iter().next_back();
+        let end = newest.map(|(zxid, (_, digest))| (*zxid, *digest));
+        let end = end.max(self.inherited);
         for (server, tree) in trees {
             self.violations
-                .extend(digest::check_final(*server, tree, &self.committed));
+                .extend(end.and_then(|end| digest::check_final(*server, tree, end)));
             self.violations
                 .extend(ephemerals::check_final(*server, tree));
         }
@@ -143,21 +183,20 @@ impl Checks {
         &self.violations
     }
 
-    /// How many txns were committed.
+    /// The writes that were acknowledged, in the order in which their clients heard of it.
     #[must_use]
-    pub fn committed_count(&self) -> usize {
-        self.committed.len()
+    pub fn acked(&self) -> &[Acked] {
+        &self.acked
     }
 
-    /// How many writes were acknowledged.
+    /// What the run went through.
     #[must_use]
-    pub fn acked_count(&self) -> usize {
-        self.acked.len()
-    }
-
-    /// How many epochs were established.
-    #[must_use]
-    pub fn epoch_count(&self) -> usize {
-        self.leaders.len()
+    pub fn coverage(&self) -> Coverage {
+        Coverage {
+            committed: self.committed.len() as u64,
+            acknowledged: self.acked.len() as u64,
+            epochs: self.leaders.len() as u64,
+            ..self.coverage
+        }
     }
 }
