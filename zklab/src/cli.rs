@@ -1,5 +1,6 @@
 //! The command line: types only, no behaviour.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::id::NodeId;
+use crate::supervisor::protocol::HexSeed;
 
 /// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
 #[derive(Debug, Parser)]
@@ -111,6 +113,8 @@ pub enum Command {
     /// Speak with the ensemble as a client: ls, get, set, create, delete, stat
     #[command(override_usage = "zklab cli [OPTIONS] [NODE] <COMMAND> …")]
     Cli(CliArgs),
+    /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2
+    Exec(ExecArgs),
     /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
     Env,
     /// Say what works on this machine, and how to fix what does not
@@ -144,9 +148,18 @@ pub struct UpArgs {
     /// tickTime
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
     pub tick: Duration,
-    /// The network: `loopback` (127.0.LAB.NODE), or `auto`, the best one this machine offers
+    /// The network: `loopback` (127.0.LAB.NODE), which `auto` takes too, or `tun`: for every node
+    /// one of its own (10.77.0.NODE), with links that can be cut and slowed
     #[arg(long, default_value = "auto", hide_possible_values = true)]
     pub net: NetArg,
+    /// With --net tun: reach the nodes at 127.0.0.1 from this port on (default: 2181, or where there is
+    /// room)
+    #[arg(long, value_name = "PORT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub publish: Option<u16>,
+    /// With --net tun: makes the links choose as they did under this seed (default: a new one)
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<HexSeed>,
     /// Where the data go: `tmpfs`, `disk`, or a directory (which `down` leaves alone)
     #[arg(long, value_name = "PLACE")]
     pub data: Option<String>,
@@ -168,6 +181,8 @@ pub enum NetArg {
     Auto,
     /// Loopback addresses.
     Loopback,
+    /// A namespace and a TUN device for each node.
+    Tun,
 }
 
 /// `down`.
@@ -289,6 +304,17 @@ pub struct LogsArgs {
     /// Only the last lines of each
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<usize>,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// n1, or a role that is one node
+    pub node: String,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// `events`.

@@ -3,6 +3,7 @@
 mod cli;
 mod doctor;
 mod events;
+mod exec;
 mod kill_leader;
 mod labs;
 mod logs;
@@ -91,6 +92,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Down(args) => labs::down(context, args),
         Command::Ls => labs::ls(context),
         Command::Status(args) => labs::status(context, &args),
+        Command::Exec(args) => exec::run(context, &args),
         Command::Env => labs::env(context),
         Command::KillLeader(args) => kill_leader::run(context, &args),
         Command::Kill(args) => nodes::kill(context, args),

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
+use zkd::prng::Prng;
+
 use super::Context;
 use crate::cli::{NetArg, UpArgs, data_dir};
+use crate::clock::now_us;
 use crate::failure::{Context as _, Exit, Failure};
 use crate::net::NetKind;
 use crate::node::ServerKind;
@@ -34,6 +37,10 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
     } else {
         Duration::from_secs(60)
     });
+    let net = match args.net {
+        NetArg::Auto | NetArg::Loopback => NetKind::Loopback,
+        NetArg::Tun => NetKind::Tun,
+    };
     let request = Request::Up(UpRequest {
         name: context.lab.clone(),
         nodes: args.nodes,
@@ -41,17 +48,17 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         server,
         version_of,
         tick_ms: millis(args.tick).max(1),
-        net: match args.net {
-            NetArg::Auto | NetArg::Loopback => NetKind::Loopback,
-        },
+        net,
         data: data_place(args.data.as_deref()),
+        publish: args.publish,
+        seed: args.seed.map_or_else(draw_seed, |seed| seed.0),
         timeout_ms: millis(timeout),
         one_by_one: args.one_by_one,
         asked_us: context.asked_us,
     });
     let report: Option<UpReport> = {
         let progress = Progress::start(out, "starting the servers");
-        Connection::launch()?.call(&request, |early| {
+        Connection::launch(net)?.call(&request, |early| {
             match early {
                 Early::News(News::Step(step)) => {
                     progress.line(out, &ensemble::step(out, &step));
@@ -72,6 +79,11 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         return stay(context);
     }
     Ok(Exit::Ok)
+}
+
+/// A seed that is short enough to be typed again.
+fn draw_seed() -> u64 {
+    Prng::new(now_us()).below(1 << 24)
 }
 
 /// Waits for Ctrl-C, then ends the lab.

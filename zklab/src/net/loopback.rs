@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::{CLIENT_PORT, ELECTION_PORT, NetKind, Network, QUORUM_PORT};
 use crate::failure::Failure;
@@ -107,7 +107,9 @@ impl Network for Loopback {
         SocketAddr::new(address(self.number, node), CLIENT_PORT)
     }
 
-    fn place(&self, _node: NodeId, _command: &mut Command) {}
+    fn spawn(&self, _node: NodeId, mut command: Command) -> io::Result<Child> {
+        command.spawn()
+    }
 }
 
 #[cfg(test)]

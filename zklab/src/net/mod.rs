@@ -4,14 +4,26 @@
 //! and nodes never collide over ports. [`Network`] is the border: what is above it knows addresses,
 //! never how they came about.
 
+mod checksum;
+mod emulated;
+pub mod emulator;
+pub mod link;
 mod loopback;
+pub mod matrix;
+mod namespace;
+mod publish;
+mod system;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
+pub use self::emulated::{Door, Emulated};
+use self::emulator::Emulator;
 pub use self::loopback::Loopback;
+pub use self::namespace::{enter_user_namespace, is_in_own_user_namespace, needs_user_namespace};
 use crate::id::NodeId;
 
 /// Where clients connect.
@@ -27,12 +39,23 @@ pub const ELECTION_PORT: u16 = 3888;
 pub enum NetKind {
     /// Addresses 127.0.N.i of the machine's own loopback interface.
     Loopback,
+    /// A namespace for each node, with a TUN device and emulated links.
+    Tun,
+}
+
+impl NetKind {
+    /// It is made of namespaces.
+    #[must_use]
+    pub fn has_namespaces(self) -> bool {
+        matches!(self, Self::Tun)
+    }
 }
 
 impl std::fmt::Display for NetKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Loopback => f.write_str("loopback"),
+            Self::Tun => f.write_str("tun"),
         }
     }
 }
@@ -48,6 +71,24 @@ pub trait Network: Send + Sync {
     /// The address under which a client on this machine reaches `node`.
     fn client(&self, node: NodeId) -> SocketAddr;
 
-    /// Arranges that `command` runs in the network of `node`.
-    fn place(&self, node: NodeId, command: &mut Command);
+    /// Starts `command` in the network of `node`.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn spawn(&self, node: NodeId, command: Command) -> io::Result<Child>;
+
+    /// The kernel ends every process of this network when the supervisor ends.
+    fn ends_processes(&self) -> bool {
+        false
+    }
+
+    /// The links between the nodes, if they can be made bad.
+    fn links(&self) -> Option<&Emulator> {
+        None
+    }
+
+    /// The way into the namespaces of `node`, if it has some.
+    fn door(&self, _node: NodeId) -> Option<Door> {
+        None
+    }
 }

@@ -140,11 +140,10 @@ pub fn spawn(node: &NodeSpec, net: &dyn Network) -> Result<Spawned, Failure> {
         .stdin(Stdio::null())
         .stdout(Stdio::from(log))
         .stderr(Stdio::from(errors));
-    net.place(node.id, &mut command);
-    bind_to_parent(&mut command, theirs);
+    prepare(&mut command, theirs, !net.ends_processes());
     let started_us = now_us();
-    let child = command
-        .spawn()
+    let child = net
+        .spawn(node.id, command)
         .doing(|| format!("cannot start {}", program.display()))?;
     let pid = child
         .id()
@@ -157,18 +156,20 @@ pub fn spawn(node: &NodeSpec, net: &dyn Network) -> Result<Spawned, Failure> {
     })
 }
 
-/// Makes the child die with this process, and hands it the write end of its feed.
+/// Hands the child the write end of its feed, and makes it die with this process if `bind` says so.
 #[expect(
     unsafe_code,
     reason = "what a child does between fork and exec is unsafe to say"
 )]
-fn bind_to_parent(command: &mut Command, feed: Option<OwnedFd>) {
+fn prepare(command: &mut Command, feed: Option<OwnedFd>, bind: bool) {
     let parent = nix::unistd::getpid();
     let prepare = move || -> io::Result<()> {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // The parent may have died before the line above: then nobody would send the signal any more.
-        if getppid() != parent {
-            return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
+        if bind {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // The parent may have died before the line above: then nobody would send the signal any more.
+            if getppid() != parent {
+                return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
+            }
         }
         if let Some(fd) = &feed {
             nix::fcntl::fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;

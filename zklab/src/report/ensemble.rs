@@ -8,7 +8,6 @@ use super::{Out, age, time};
 use crate::ensemble::status::{NodeStatus, Status};
 use crate::event::Role;
 use crate::failure::Exit;
-use crate::net::NetKind;
 use crate::node::Membership;
 use crate::observe::waterfall::join;
 use crate::supervisor::protocol::{ActReport, DownReport, Step, StepNode, UpReport};
@@ -37,9 +36,13 @@ pub fn up(out: &Out, report: &UpReport) {
     out.json(report);
     let paint = out.paint;
     let count = report.nodes.len();
-    let net = match report.net {
-        NetKind::Loopback => "net loopback",
-    };
+    let mut net = format!("net {}", report.net);
+    if report.rootless {
+        net.push_str(" (rootless)");
+    }
+    if report.net.has_namespaces() {
+        net.push_str(&format!("  seed {}", report.seed));
+    }
     out.line(&format!(
         "lab {}  {count} × {}  {net}  data {}",
         paint.bold(&report.lab),

@@ -11,6 +11,7 @@ use super::home::Root;
 use super::protocol::{Frame, News, Request};
 use crate::event::LabEvent;
 use crate::failure::{Context, Exit, Failure};
+use crate::net::NetKind;
 
 /// The hidden subcommand that is the supervisor.
 pub const SUPERVISE: &str = "__supervise";
@@ -44,17 +45,18 @@ impl Connection {
         }
     }
 
-    /// Starts a new supervisor and speaks with it. It is this very program, with one end of a socket
-    /// pair as its standard input; it detaches itself.
+    /// Starts a new supervisor for a lab on such a network and speaks with it. It is this very program,
+    /// with one end of a socket pair as its standard input; it detaches itself.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn launch() -> Result<Self, Failure> {
+    pub fn launch(net: NetKind) -> Result<Self, Failure> {
         let cannot = || "cannot start the supervisor".to_owned();
         let (ours, theirs) = UnixStream::pair().doing(cannot)?;
         let program = std::env::current_exe().doing(cannot)?;
         Command::new(program)
             .arg(SUPERVISE)
+            .arg(net.to_string())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -14,6 +14,7 @@ use crate::ensemble::{Ensemble, select};
 use crate::event::{LabEventKind, Source};
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
+use crate::net::Door;
 use crate::node::ServerKind;
 use crate::observe::clients::Clients;
 
@@ -64,6 +65,25 @@ fn report(lab: &Ensemble, cmd: &str, nodes: Vec<Act>) -> ActReport {
         writes_paused_ms: None,
         exit: Exit::Ok,
     }
+}
+
+/// The way into the namespaces of the one node that `word` names.
+///
+/// # Errors
+/// If it names none or several; if the lab has no namespaces.
+pub async fn door(lab: &Ensemble, word: &str) -> Result<Door, Failure> {
+    let (nodes, _) = choose(lab, &[word.to_owned()]).await?;
+    let [node] = nodes[..] else {
+        return Err(Failure::usage(format!("{word:?} is more than one node")));
+    };
+    lab.net.door(node).ok_or_else(|| {
+        Failure::usage(format!(
+            "the nodes of lab {} have no network of their own ({} network)",
+            lab.spec.name,
+            lab.net.kind()
+        ))
+        .hint("`zklab up --net tun` makes a lab in which they have")
+    })
 }
 
 /// Starts nodes that are down and waits until they serve, if a quorum can.

@@ -31,6 +31,7 @@ use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
 use crate::event::{LabEventKind, Source};
 use crate::failure::{Context, Exit, Failure};
+use crate::net::{self, NetKind};
 use crate::observe::stall::StallMeter;
 
 /// Shorter stalls of the machine are not told as events.
@@ -61,6 +62,8 @@ pub fn run() -> Result<(), Failure> {
     let cannot = || "the supervisor cannot begin".to_owned();
     nix::unistd::setsid().doing(cannot)?;
     std::env::set_current_dir("/").doing(cannot)?;
+    // This is only possible while there is one thread, and so before anybody can be told.
+    let prepared = prepare();
     let stdin = std::io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -73,8 +76,17 @@ pub fn run() -> Result<(), Failure> {
         .doing(cannot)?;
     runtime.block_on(async {
         let stream = UnixStream::from_std(stream).doing(cannot)?;
-        serve(stream).await
+        serve(stream, prepared).await
     })
+}
+
+/// Gets the rights that the network named on the command line needs.
+fn prepare() -> Result<(), Failure> {
+    let tun = NetKind::Tun.to_string();
+    if std::env::args_os().nth(2).is_some_and(|net| *net == *tun) {
+        net::enter_user_namespace()?;
+    }
+    Ok(())
 }
 
 fn close_inherited() {
@@ -93,13 +105,13 @@ fn close_inherited() {
 }
 
 /// Makes the lab for the first command line, then answers the others until it is over.
-async fn serve(stream: UnixStream) -> Result<(), Failure> {
+async fn serve(stream: UnixStream, prepared: Result<(), Failure>) -> Result<(), Failure> {
     let mut talk = Talk::new(stream);
     let Some(Request::Up(request)) = talk.request().await else {
         return Ok(());
     };
     let (end, mut ended) = mpsc::channel(1);
-    let lab = match Lab::found(&request, end) {
+    let lab = match prepared.and_then(|()| Lab::found(&request, end)) {
         Ok(lab) => Arc::new(lab),
         Err(failure) => {
             talk.finish(Err::<(), _>(failure)).await;
@@ -165,6 +177,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
         }
         Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
         Request::Info => talk.finish(Ok(lab.info())).await,
+        Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
         Request::Start { nodes } => talk.finish(lifecycle::start(ensemble, &nodes).await).await,
         Request::Stop { nodes } => talk.finish(lifecycle::stop(ensemble, &nodes).await).await,
         Request::Restart {

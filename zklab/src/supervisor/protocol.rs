@@ -5,7 +5,9 @@
 //! always the same build (a lab may be older), so requests name what they want and unknown fields are
 //! passed over.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,6 +33,11 @@ pub enum Request {
     Status,
     /// Addresses and files.
     Info,
+    /// The way into a node's namespaces.
+    Door {
+        /// Which, as typed.
+        node: String,
+    },
     /// Start nodes that are down.
     Start {
         /// Which, as typed.
@@ -109,6 +116,12 @@ pub struct UpRequest {
     pub net: NetKind,
     /// Where the data go.
     pub data: DataPlace,
+    /// The first port of 127.0.0.1 at which the nodes are reached; none is wherever there is room.
+    #[serde(default)]
+    pub publish: Option<u16>,
+    /// Fixes what is left to chance: the choices of the links.
+    #[serde(default)]
+    pub seed: u64,
     /// How long it may take.
     pub timeout_ms: u64,
     /// Start the servers one after another and tell what each does.
@@ -188,6 +201,42 @@ pub struct StepNode {
     pub vote: Option<String>,
 }
 
+/// A seed, as people copy it: in hexadecimal, without `0x`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HexSeed(pub u64);
+
+impl fmt::Display for HexSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:06x}", self.0)
+    }
+}
+
+impl FromStr for HexSeed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        u64::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|_| format!("{text:?} is not a seed such as 8f21c0 (hexadecimal)"))
+    }
+}
+
+impl TryFrom<String> for HexSeed {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<HexSeed> for String {
+    fn from(seed: HexSeed) -> Self {
+        seed.to_string()
+    }
+}
+
 /// A lab is up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpReport {
@@ -201,6 +250,12 @@ pub struct UpReport {
     pub server: String,
     /// Its network.
     pub net: NetKind,
+    /// Made by an ordinary user, in a user namespace.
+    #[serde(default)]
+    pub rootless: bool,
+    /// What the choices of the links come from.
+    #[serde(default)]
+    pub seed: HexSeed,
     /// `tmpfs`, `disk` or a directory.
     pub data: String,
     /// Where the nodes' directories are.

@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use zkd::ids::Zxid;
 
 use super::home::{DataPlace, Root};
-use super::protocol::{News, Step, StepNode, UpNode, UpReport, UpRequest};
+use super::protocol::{HexSeed, News, Step, StepNode, UpNode, UpReport, UpRequest};
 use super::{Lab, NewsSink};
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, LabSpec};
 use crate::event::{HexZxid, LabEvent, LabEventKind, Role, Source};
 use crate::failure::{Context, Exit, Failure};
 use crate::id::NodeId;
-use crate::net::{Loopback, NetKind, Network};
+use crate::net::{self, Emulated, Loopback, NetKind, Network};
 use crate::node::{Membership, NodeSpec, ServerKind, tail};
 use crate::probe::session::{Session, SessionError};
 
@@ -69,6 +69,11 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
     let net: Box<dyn Network> = match request.net {
         NetKind::Loopback => Box::new(Loopback::claim(&ids)?),
+        NetKind::Tun => {
+            let mut net = Emulated::create(&ids, request.seed)?;
+            net.publish(request.publish)?;
+            Box::new(net)
+        }
     };
     let spec = LabSpec {
         name: request.name.clone(),
@@ -274,6 +279,8 @@ fn report(
         lab: ensemble.spec.name.clone(),
         server: server_name(ensemble),
         net: ensemble.net.kind(),
+        rootless: net::is_in_own_user_namespace(),
+        seed: HexSeed(request.seed),
         data: match &request.data {
             DataPlace::Tmpfs => "tmpfs".to_owned(),
             DataPlace::Disk => "disk".to_owned(),

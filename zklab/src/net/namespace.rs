@@ -1,0 +1,267 @@
+//! A network namespace for every node, one PID namespace for all their processes, and the thread that
+//! works inside them.
+//!
+//! Nothing has a name in the file system: the namespaces are held by file descriptors and by the processes
+//! in them, so they end with the supervisor, however that ends. The first process of the PID namespace
+//! reads from a pipe whose other end only the supervisor has; when the supervisor is gone it ends, and the
+//! kernel kills every other process of the namespace with it, `setsid` or not.
+//!
+//! A thread that enters a network namespace can, as an ordinary user, never come back. Hence one thread
+//! lives in there ([`Keeper`]) and does what has to be done inside; the others only get descriptors.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getgid, getuid, pipe2};
+
+use super::system;
+use crate::failure::{Context, Failure};
+
+/// The interface of a node, beside `lo`.
+pub(super) const INTERFACE: &str = "zk0";
+/// Packets that may wait for the emulator on one node.
+const QUEUE_PACKETS: i32 = 4000;
+/// CAP_NET_ADMIN and CAP_SYS_ADMIN, as bits of `CapEff`.
+const ADMIN: u64 = 1 << 12 | 1 << 21;
+
+/// Makes this process able to make namespaces. Root is already; an ordinary user enters a user namespace
+/// in which it keeps its own id, so that files and signals are as before. To be called while the process
+/// has one thread.
+///
+/// # Errors
+/// If user namespaces are barred here; says what would open them.
+pub fn enter_user_namespace() -> Result<(), Failure> {
+    if !needs_user_namespace() {
+        return Ok(());
+    }
+    let (uid, gid) = (getuid(), getgid());
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .doing(|| "user namespaces are barred here".to_owned())
+        .map_err(|failure| failure.hint(opening_user_namespaces()))?;
+    let map =
+        |file: &str, text: String| fs::write(file, text).doing(|| format!("cannot write {file}"));
+    // Where this file is missing (before Linux 3.19) nothing is to be denied.
+    let _ = fs::write("/proc/self/setgroups", "deny");
+    map("/proc/self/uid_map", format!("{uid} {uid} 1"))
+        .map_err(|failure| failure.hint(opening_user_namespaces()))?;
+    map("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    IN_OWN.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Has [`enter_user_namespace`] made one?
+#[must_use]
+pub fn is_in_own_user_namespace() -> bool {
+    IN_OWN.load(Ordering::Relaxed)
+}
+
+/// A process is in one user namespace for good, so this may be global.
+static IN_OWN: AtomicBool = AtomicBool::new(false);
+
+/// Does this process lack the rights to make namespaces of other kinds?
+#[must_use]
+pub fn needs_user_namespace() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_none_or(|bits| bits & ADMIN != ADMIN)
+}
+
+/// The one command that lets ordinary users have user namespaces on this machine.
+fn opening_user_namespaces() -> String {
+    let is =
+        |file: &str, value: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == value);
+    if is(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
+        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0".to_owned()
+    } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "sudo sysctl kernel.unprivileged_userns_clone=1".to_owned()
+    } else if is("/proc/sys/user/max_user_namespaces", "0") {
+        "sudo sysctl user.max_user_namespaces=10000".to_owned()
+    } else {
+        "use `--net loopback`, or run as root".to_owned()
+    }
+}
+
+/// What is inside the namespace of one node.
+#[derive(Debug)]
+pub(super) struct Inside {
+    /// Its TUN device.
+    pub(super) device: OwnedFd,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Holds the namespaces of a lab and works inside them.
+pub(super) struct Keeper {
+    jobs: mpsc::Sender<Job>,
+    spaces: Vec<OwnedFd>,
+    first_process: Pid,
+    /// The first process lives as long as this is open.
+    _life: OwnedFd,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} namespaces", self.spaces.len())
+    }
+}
+
+/// What the keeper's thread has made.
+struct Made {
+    spaces: Vec<OwnedFd>,
+    inside: Vec<Inside>,
+    first_process: Pid,
+    life: OwnedFd,
+}
+
+impl Keeper {
+    /// Makes a namespace for each address, with a device that has it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn start(addresses: Vec<Ipv4Addr>) -> Result<(Self, Vec<Inside>), Failure> {
+        let (jobs, work) = mpsc::channel::<Job>();
+        let (tell, told) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("namespaces".to_owned())
+            .spawn(move || {
+                let made = make(&addresses);
+                let is_made = made.is_ok();
+                if tell.send(made).is_ok() && is_made {
+                    work.into_iter().for_each(|job| job());
+                }
+            })
+            .doing(|| "cannot start a thread".to_owned())?;
+        let made = told
+            .recv()
+            .doing(|| "the thread of the namespaces died".to_owned())??;
+        let keeper = Self {
+            jobs,
+            spaces: made.spaces,
+            first_process: made.first_process,
+            _life: made.life,
+        };
+        Ok((keeper, made.inside))
+    }
+
+    /// Does something inside the namespace of node number `index` and waits for the result.
+    ///
+    /// # Errors
+    /// What `work` says, or that the namespace cannot be entered.
+    pub(super) fn within<T: Send + 'static>(
+        &self,
+        index: usize,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let space = self.spaces[index].as_raw_fd();
+        let (tell, told) = mpsc::sync_channel(1);
+        let job = move || {
+            // The keeper outlives this call, and with it the descriptor behind this path.
+            let result = File::open(format!("/proc/self/fd/{space}"))
+                .and_then(|space| Ok(setns(space, CloneFlags::CLONE_NEWNET)?))
+                .and_then(|()| work());
+            // Nobody waits if the caller panicked.
+            let _ = tell.send(result);
+        };
+        let gone = || io::Error::other("the thread of the namespaces has ended");
+        self.jobs.send(Box::new(job)).map_err(|_| gone())?;
+        told.recv().map_err(|_| gone())?
+    }
+
+    /// The descriptor of a node's network namespace, in this process.
+    pub(super) fn space(&self, index: usize) -> &OwnedFd {
+        &self.spaces[index]
+    }
+
+    /// The first process of the PID namespace, as this process sees it.
+    pub(super) fn first_process(&self) -> Pid {
+        self.first_process
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // It ends when `_life` is closed; what is still in its namespace ends with it. Waiting here could
+        // wait for children that only the caller can reap.
+        let _ = waitpid(self.first_process, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+fn make(addresses: &[Ipv4Addr]) -> Result<Made, Failure> {
+    let cannot = || "cannot make namespaces".to_owned();
+    unshare(CloneFlags::CLONE_NEWPID).doing(cannot)?;
+    let (end, life) = pipe2(OFlag::O_CLOEXEC).doing(cannot)?;
+    let first_process = {
+        // In the child this end must not stay open, or it would wait for itself: it closes everything
+        // but the end it reads from.
+        system::fork_first_process(&end).doing(cannot)?
+    };
+    drop(end);
+    let mut spaces = Vec::new();
+    let mut inside = Vec::new();
+    for address in addresses {
+        unshare(CloneFlags::CLONE_NEWNET).doing(cannot)?;
+        let space = File::open("/proc/thread-self/ns/net").doing(cannot)?;
+        spaces.push(space.into());
+        inside.push(furnish(*address)?);
+    }
+    Ok(Made {
+        spaces,
+        inside,
+        first_process,
+        life,
+    })
+}
+
+/// Gives the namespace of the calling thread its interfaces.
+fn furnish(address: Ipv4Addr) -> Result<Inside, Failure> {
+    let cannot = || format!("cannot set up the interface of {address}");
+    let control = control_socket().doing(cannot)?;
+    system::set_up(&control, "lo").doing(cannot)?;
+    let device = system::open_tun(INTERFACE)
+        .doing(|| "cannot make a TUN device".to_owned())
+        .map_err(|failure| failure.hint(opening_tun()))?;
+    system::set_tun_offload(&device, true).doing(cannot)?;
+    system::set_address(&control, INTERFACE, address).doing(cannot)?;
+    system::set_queue_length(&control, INTERFACE, QUEUE_PACKETS).doing(cannot)?;
+    system::set_up(&control, INTERFACE).doing(cannot)?;
+    let gid = getgid();
+    // So that `ping` needs no rights; where the kernel has no such switch, it does.
+    let _ = fs::write(
+        "/proc/sys/net/ipv4/ping_group_range",
+        format!("{gid} {gid}"),
+    );
+    Ok(Inside { device })
+}
+
+/// The one command that lets this user make TUN devices.
+fn opening_tun() -> String {
+    if fs::exists("/dev/net/tun").unwrap_or(false) {
+        "sudo chmod 666 /dev/net/tun, or use `--net loopback`".to_owned()
+    } else {
+        "sudo modprobe tun, or use `--net loopback`".to_owned()
+    }
+}
+
+fn control_socket() -> io::Result<OwnedFd> {
+    Ok(socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?)
+}

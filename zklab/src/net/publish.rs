@@ -1,0 +1,147 @@
+//! The nodes on the machine's own loopback: what connects to 127.0.0.1:2181 is connected to n1's client
+//! port inside its namespace, 2182 to n2's, and so on. An application under test needs no namespace.
+//!
+//! The connection inside begins and ends in the node's own namespace, so faults of links do not touch it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::CLIENT_PORT;
+use super::namespace::Keeper;
+use crate::failure::{Context, Failure};
+
+/// The distance between two tries.
+const STEP: u16 = 100;
+/// So many nodes at most, and all their ports fit.
+const TRIES: u16 = 500;
+
+/// Listens for the nodes of a lab.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    base: u16,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Publisher {
+    /// Listens on 127.0.0.1 at ports from `wanted` on, one for each address; without a wish at the first
+    /// ports that are free.
+    ///
+    /// # Errors
+    /// If a port that is wanted is taken; if there are none.
+    pub(super) fn start(
+        wanted: Option<u16>,
+        addresses: &[Ipv4Addr],
+        keeper: &Arc<Keeper>,
+    ) -> Result<Self, Failure> {
+        let (base, listeners) = claim(wanted, addresses.len())?;
+        let mut tasks = Vec::new();
+        for (index, (listener, address)) in listeners.into_iter().zip(addresses).enumerate() {
+            let cannot = || "cannot listen on a published port".to_owned();
+            listener.set_nonblocking(true).doing(cannot)?;
+            let listener = TcpListener::from_std(listener).doing(cannot)?;
+            let inside = SocketAddr::V4(SocketAddrV4::new(*address, CLIENT_PORT));
+            let keeper = Arc::clone(keeper);
+            tasks.push(tokio::spawn(accept(listener, keeper, index, inside)));
+        }
+        Ok(Self { base, tasks })
+    }
+
+    /// Where node number `index` is reached.
+    pub(super) fn address(&self, index: usize) -> SocketAddr {
+        let port = self.base + u16::try_from(index).expect("there are at most 250 nodes");
+        SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// The first port and a listener for each node.
+fn claim(wanted: Option<u16>, count: usize) -> Result<(u16, Vec<StdListener>), Failure> {
+    if let Some(base) = wanted {
+        return listen(base, count)
+            .map(|listeners| (base, listeners))
+            .doing(|| format!("cannot publish {count} nodes at 127.0.0.1:{base} and up"))
+            .map_err(|failure| {
+                failure.hint("--publish takes another port, `zklab ls` shows labs")
+            });
+    }
+    (0..TRIES)
+        .filter_map(|round| CLIENT_PORT.checked_add(round * STEP))
+        .find_map(|base| Some((base, listen(base, count).ok()?)))
+        .ok_or_else(|| Failure::environment("no ports of 127.0.0.1 are free to publish the nodes"))
+}
+
+fn listen(base: u16, count: usize) -> io::Result<Vec<StdListener>> {
+    (0..count)
+        .map(|index| {
+            let port = u16::try_from(index)
+                .ok()
+                .and_then(|index| base.checked_add(index))
+                .ok_or(io::ErrorKind::AddrNotAvailable)?;
+            StdListener::bind((Ipv4Addr::LOCALHOST, port))
+        })
+        .collect()
+}
+
+async fn accept(listener: TcpListener, keeper: Arc<Keeper>, index: usize, inside: SocketAddr) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: some connection has to end first.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            continue;
+        };
+        tokio::spawn(carry(client, Arc::clone(&keeper), index, inside));
+    }
+}
+
+/// Carries one connection until both directions have ended.
+async fn carry(mut client: TcpStream, keeper: Arc<Keeper>, index: usize, inside: SocketAddr) {
+    let connected = match socket_inside(&keeper, index) {
+        Ok(socket) => socket.connect(inside).await,
+        Err(error) => Err(error),
+    };
+    let Ok(mut server) = connected else {
+        return reset(&client);
+    };
+    // Neither has an option set that could fail on a connected socket.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    if copy_bidirectional(&mut client, &mut server).await.is_err() {
+        reset(&client);
+        reset(&server);
+    }
+}
+
+/// Its end shall look like a refusal, not like an orderly end.
+fn reset(stream: &TcpStream) {
+    let at_once = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // If it fails the peer sees an orderly end.
+    let _ = setsockopt(stream, sockopt::Linger, &at_once);
+}
+
+fn socket_inside(keeper: &Keeper, index: usize) -> io::Result<TcpSocket> {
+    let fd: OwnedFd = keeper.within(index, || {
+        Ok(socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?)
+    })?;
+    Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(fd)))
+}
