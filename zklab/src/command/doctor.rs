@@ -45,11 +45,7 @@ pub(super) fn run(context: &Context) -> Exit {
             }),
         ),
         finding("loopback network", true, loopback()),
-        finding(
-            "lab directory",
-            true,
-            Root::open().map(|root| root.path().display().to_string()),
-        ),
+        finding("lab directory", true, lab_directory()),
         finding("memory for data", false, memory()),
         finding("processes", true, processes()),
         finding("machine", false, stalls()),
@@ -96,6 +92,12 @@ fn show(out: &Out, finding: &Finding) {
     if let Some(fix) = &finding.fix {
         out.line(&format!("{:27}→ {fix}", ""));
     }
+}
+
+fn lab_directory() -> Result<String, Failure> {
+    let root = Root::open()?;
+    let labs = root.labs()?.len();
+    Ok(format!("{}, {labs} labs up", root.path().display()))
 }
 
 fn loopback() -> Result<String, Failure> {

@@ -114,6 +114,8 @@ async fn serve(stream: UnixStream, prepared: Result<(), Failure>) -> Result<(), 
     let lab = match prepared.and_then(|()| Lab::found(&request, end)) {
         Ok(lab) => Arc::new(lab),
         Err(failure) => {
+            // Looking at the labs removes the root directory if this was the first one ever.
+            let _ = Root::open().and_then(|root| root.labs());
             talk.finish(Err::<(), _>(failure)).await;
             return Ok(());
         }
