@@ -50,7 +50,7 @@ impl LinkDecoder {
         }
     }
 
-    /// The buffer to read into; call [`Self::next`] until it says `None` after each read.
+    /// The buffer to read into; call [`Self::next_item`] until it says `None` after each read.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -59,7 +59,7 @@ impl LinkDecoder {
     ///
     /// # Errors
     /// If the bytes are no packet or no snapshot; the link must then be closed.
-    pub fn next(&mut self) -> Result<Option<LinkItem>, DecodeError> {
+    pub fn next_item(&mut self) -> Result<Option<LinkItem>, DecodeError> {
         if self.snapshot.is_some() {
             return self.next_of_snapshot();
         }
@@ -89,7 +89,7 @@ impl LinkDecoder {
             if !progress.done {
                 return Ok(None);
             }
-            let loader = std::mem::replace(&mut loading.loader, SnapshotLoader::new());
+            let loader = std::mem::take(&mut loading.loader);
             loading.tree = Some(Box::new(loader.finish()?));
         }
         let length = 4 + SNAPSHOT_SIGNATURE.len();

@@ -252,7 +252,7 @@ impl Links {
                 Err(error) => return format!("reading failed: {error}"),
             }
             loop {
-                match decoder.next() {
+                match decoder.next_item() {
                     Ok(Some(item)) => match side.input(link, item) {
                         Ok(input) => self.core.peer(input),
                         Err(reason) => return reason,

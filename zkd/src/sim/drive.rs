@@ -353,7 +353,7 @@ impl World {
             let Some(decoder) = process.decoders.get_mut(&at.link) else {
                 return;
             };
-            let item = decoder.next().expect("our own bytes decode");
+            let item = decoder.next_item().expect("our own bytes decode");
             let Some(item) = item else { return };
             // Links that the peer dials itself have ids of their own kind.
             let learner_side = at.link.0 >= 1 << 63;

@@ -110,7 +110,7 @@ impl World {
         self.at(at_us, Event::ToServer { at, bytes });
     }
 
-    pub(super) fn to_server(&mut self, at: Connection, bytes: &[u8]) {
+    pub(super) fn bytes_for_server(&mut self, at: Connection, bytes: &[u8]) {
         let id = at.server;
         // A stopped process takes nothing; its machine keeps the bytes for it.
         if let Some(process) = &mut self.server(id).process
@@ -231,7 +231,7 @@ impl World {
         bytes.append(&mut rest);
     }
 
-    pub(super) fn to_client(&mut self, client: usize, serial: u64, bytes: &[u8]) {
+    pub(super) fn bytes_for_client(&mut self, client: usize, serial: u64, bytes: &[u8]) {
         if self.clients[client].serial != serial {
             return;
         }

@@ -362,12 +362,12 @@ impl World {
                 }
             }
             Event::Blackout(again) => self.blackout(again),
-            Event::ToServer { at, bytes } => self.to_server(at, &bytes),
+            Event::ToServer { at, bytes } => self.bytes_for_server(at, &bytes),
             Event::ToClient {
                 client,
                 serial,
                 bytes,
-            } => self.to_client(client, serial, &bytes),
+            } => self.bytes_for_client(client, serial, &bytes),
             Event::ClientCut { client, serial } => self.client_cut(client, serial),
             event => self.handle_server(event),
         }

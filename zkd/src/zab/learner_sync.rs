@@ -116,7 +116,8 @@ impl Learner {
         let may_repeat = self.mode == SyncMode::Snap
             && self.last_received == self.journal.history().last_zxid
             && self.state == State::Syncing;
-        if !zxid.follows(self.last_received) && !(may_repeat && zxid <= self.last_received) {
+        let fits = zxid.follows(self.last_received) || (may_repeat && zxid <= self.last_received);
+        if !fits {
             self.fail(format!(
                 "the synchronization has a hole: {zxid} does not follow {}",
                 self.last_received
