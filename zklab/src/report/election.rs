@@ -124,7 +124,7 @@ pub fn one_line(out: &Out, number: usize, one: &Reelection) -> String {
     };
     format!(
         "{number:>3}  {} → {:<4} epoch {:<8} {} ms without writes  (detect {} · elect {} · epoch {} · sync {} · serve {}){extra}{stalled}",
-        one.victim.to_string(),
+        one.victim,
         one.new_leader.to_string(),
         format!("{} → {}", one.old_epoch, one.new_epoch),
         out.paint.bold(&format!("{:>6.1}", one.ms.no_writes)),
