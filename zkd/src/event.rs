@@ -6,6 +6,7 @@
 //! microseconds of the system's monotonic clock, so that the feeds of all servers of one machine can be
 //! laid over one another. Names are stable; fields are only ever added.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -177,6 +178,15 @@ pub enum FeedTarget {
     Path(PathBuf),
     /// A file descriptor that the parent process left open for it.
     Fd(i32),
+}
+
+impl fmt::Display for FeedTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Fd(fd) => write!(f, "fd:{fd}"),
+        }
+    }
 }
 
 impl FromStr for FeedTarget {

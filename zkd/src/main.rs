@@ -26,16 +26,17 @@ fn main() -> ExitCode {
 
 fn serve(args: &ServeArgs) -> ExitCode {
     if let Err(error) = start_log(&args.log) {
-        eprintln!("error: --log {}: {error}", args.log.log);
+        say(&format!("error: --log {}: {error}", args.log.log));
         return ExitCode::from(EXIT_CONFIG);
     }
+    let format = args.log.log_format;
     let loaded = match &args.file {
         None => Ok((Config::default(), Vec::new())),
         Some(file) => load(file, true),
     };
     let (config, warnings) = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, format),
     };
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -46,7 +47,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
     match zkd::runtime::serve(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(&error.message, format);
             ExitCode::from(error.code)
         }
     }
@@ -55,15 +56,15 @@ fn serve(args: &ServeArgs) -> ExitCode {
 fn check(args: &CheckArgs) -> ExitCode {
     let (config, warnings) = match load(&args.file, false) {
         Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, LogFormat::Human),
     };
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     match io::stdout().write_all(config.effective_text().as_bytes()) {
         // Whoever reads only the beginning of the output knows what they do.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error: stdout: {error}");
+            say(&format!("error: stdout: {error}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -71,11 +72,24 @@ fn check(args: &CheckArgs) -> ExitCode {
 }
 
 /// Tells every problem on a line of its own.
-fn refuse(error: &ConfigError) -> ExitCode {
+fn refuse(error: &ConfigError, format: LogFormat) -> ExitCode {
     for problem in error.to_string().lines() {
-        eprintln!("error: {problem}");
+        complain(problem, format);
     }
     ExitCode::from(EXIT_CONFIG)
+}
+
+/// Tells why nothing comes of it: to people as a plain line, to programs as a line of their log.
+fn complain(problem: &str, format: LogFormat) {
+    match format {
+        LogFormat::Human => say(&format!("error: {problem}")),
+        LogFormat::Json => tracing::error!("{problem}"),
+    }
+}
+
+/// A line on stderr, which may be closed, full or read by nobody.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn start_log(args: &LogArgs) -> Result<(), tracing_subscriber::filter::ParseError> {
@@ -83,6 +97,8 @@ fn start_log(args: &LogArgs) -> Result<(), tracing_subscriber::filter::ParseErro
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A log that nobody can read is no reason to end: complaining about it on stderr would be one.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Human => log.init(),

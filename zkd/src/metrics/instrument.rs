@@ -116,10 +116,18 @@ impl Default for Summary {
 impl Summary {
     /// Records one number.
     pub fn record(&self, value: u64) {
+        self.record_times(value, 1);
+    }
+
+    /// Records one number `count` times.
+    pub fn record_times(&self, value: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
         self.min.fetch_min(value, Relaxed);
         self.max.fetch_max(value, Relaxed);
-        self.sum.fetch_add(value, Relaxed);
-        self.cnt.fetch_add(1, Relaxed);
+        self.sum.fetch_add(value * count, Relaxed);
+        self.cnt.fetch_add(count, Relaxed);
     }
 
     /// What they come to so far.
@@ -216,6 +224,12 @@ impl Histogram {
     pub fn record_us(&self, us: u64) {
         self.summary.record(us);
         self.buckets[bucket(us)].fetch_add(1, Relaxed);
+    }
+
+    /// Records `count` times of as many microseconds each.
+    pub fn record_us_times(&self, us: u64, count: u64) {
+        self.summary.record_times(us, count);
+        self.buckets[bucket(us)].fetch_add(count, Relaxed);
     }
 
     /// What they come to, in milliseconds.

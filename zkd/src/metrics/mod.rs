@@ -85,14 +85,10 @@ metrics! {
     snapshot_error_count: Counter = "snapshot_error_count",
     /// The load of the database at the start, in ms.
     dbinittime: Timing = "dbinittime",
-    /// Txns read from the log at the start.
-    startup_txns_loaded: Summary = "startup_txns_loaded",
     /// Connections that asked for a session.
     connection_request_count: Counter = "connection_request_count",
     /// Connections refused because of a limit.
     connection_rejected: Counter = "connection_rejected",
-    /// Connections closed by this server.
-    connection_drop_count: Counter = "connection_drop_count",
     /// Sessions that came back over a new connection.
     connection_revalidate_count: Counter = "connection_revalidate_count",
     /// Sessions that a learner asked the leader about.
@@ -107,8 +103,4 @@ metrics! {
     bytes_received_count: Counter = "bytes_received_count",
     /// Bytes of answers to clients.
     response_bytes: Counter = "response_bytes",
-    /// Txns after which the tree's digest was not the leader's.
-    digest_mismatches_count: Counter = "digest_mismatches_count",
-    /// Faults after which the server had to stop.
-    unrecoverable_error_count: Counter = "unrecoverable_error_count",
 }

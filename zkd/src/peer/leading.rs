@@ -153,6 +153,7 @@ impl Leading {
             sessions.touch(session, timeout_ms, at);
         });
         for session in self.sessions.expired(now) {
+            core.server.metrics().stale_sessions_expired.increment();
             self.on_request(core, Request::expire(session));
         }
     }

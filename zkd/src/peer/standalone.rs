@@ -103,6 +103,7 @@ impl Standalone {
                 sessions.touch(session, timeout_ms, at);
             });
             for session in self.sessions.expired(now) {
+                core.server.metrics().stale_sessions_expired.increment();
                 self.on_request(core, Request::expire(session));
             }
         }

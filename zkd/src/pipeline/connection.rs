@@ -6,6 +6,7 @@
 //! not the protocol closes the connection and nothing else. Counterpart: `NIOServerCnxn`, the per-session
 //! queues of `CommitProcessor`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use crate::auth;
 use crate::config::FourLetterWord;
 use crate::error::ErrorCode;
 use crate::ids::{ConnId, SessionId, Xid, Zxid};
-use crate::jute::{Reader, Record};
+use crate::jute::{DecodeError, Reader, Record};
+use crate::metrics::Metrics;
 use crate::record::opcode::OpCode;
 use crate::record::proto::{AuthPacket, ConnectRequest, xid};
 use crate::session::TouchCell;
@@ -42,6 +44,59 @@ pub enum Flow {
     FourLetter(FourLetterWord),
     /// Read no more; close once the output is sent ([`OutState::close`] says when that is all).
     Close,
+}
+
+/// Why a connection was broken off from this side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A length word that is negative or over `jute.maxbuffer`, the second number.
+    Length(i32, usize),
+    /// The first frame is no connect request.
+    FirstFrame(DecodeError),
+    /// A request of so many bytes has no room for xid and opcode.
+    Short(usize),
+    /// An operation that nobody knows, or that a client may not ask for.
+    Opcode(i32),
+    /// Credentials were refused.
+    Credentials,
+    /// The configuration asks for credentials, and there were none.
+    NoCredentials,
+    /// The client has seen this zxid, and the last one here is the second. Another server may have it.
+    Ahead(Zxid, Zxid),
+}
+
+impl Fault {
+    /// Whether a client that keeps the protocol may meet with it.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        matches!(self, Self::Ahead(..))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(length, max) => {
+                write!(
+                    f,
+                    "a frame of length {length}, where jute.maxbuffer allows 0 to {max}"
+                )
+            }
+            Self::FirstFrame(error) => write!(f, "the first frame is no connect request: {error}"),
+            Self::Short(length) => {
+                write!(
+                    f,
+                    "a request of {length} bytes, too short for xid and opcode"
+                )
+            }
+            Self::Opcode(code) => write!(f, "opcode {code} is none that a client may ask for"),
+            Self::Credentials => write!(f, "its credentials were refused"),
+            Self::NoCredentials => write!(f, "it asked before it gave the credentials required"),
+            Self::Ahead(seen, last) => {
+                write!(f, "it has seen zxid {seen}, the last here is {last}")
+            }
+        }
+    }
 }
 
 /// What [`ServerCnxn::take_output`] leaves behind.
@@ -67,6 +122,7 @@ struct Service<'a> {
     now: Now,
     submit: &'a mut Vec<Submit>,
     tally: Tally,
+    metrics: &'a Metrics,
 }
 
 impl ServerCnxn {
@@ -109,6 +165,11 @@ impl ServerCnxn {
         }
     }
 
+    /// Why the connection was broken off from this side, to be told once; `None` if it was not.
+    pub fn take_fault(&self) -> Option<Fault> {
+        self.lane.lock().fault.take()
+    }
+
     /// The connection's number.
     #[must_use]
     pub fn id(&self) -> ConnId {
@@ -137,7 +198,7 @@ impl ServerCnxn {
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
         let lane = self.lane.lock();
-        lane.stats(self.id, self.peer, self.established)
+        lane.stats(self.id, self.peer, self.established, self.touch.last())
     }
 
     pub(super) fn reset_stats(&self) {
@@ -171,9 +232,10 @@ impl ServerCnxn {
             input.clear();
             return Flow::FourLetter(word);
         }
-        let length = match frame_length(input, server.options().jute_max_buffer) {
+        let max = server.options().jute_max_buffer;
+        let length = match frame_length(input, max) {
             Length::Incomplete => return Flow::Read,
-            Length::Bad => return self.shut(server),
+            Length::Bad(length) => return self.break_off(server, Fault::Length(length, max)),
             Length::Complete(length) => length,
         };
         let request = ConnectRequest::decode(&mut Reader::new(&input[4..4 + length]));
@@ -181,8 +243,14 @@ impl ServerCnxn {
         self.lane.lock().received += 1;
         match request {
             Ok(request) => server.handshake(self, &request, now, submit),
-            Err(_) => self.shut(server),
+            Err(error) => self.break_off(server, Fault::FirstFrame(error)),
         }
+    }
+
+    /// As [`Self::shut`], for a reason that is told.
+    pub(super) fn break_off(&self, server: &ZkServer, fault: Fault) -> Flow {
+        self.lane.lock().fault = Some(fault);
+        self.shut(server)
     }
 
     /// Breaks off: nothing more is answered, what is encoded is still sent.
@@ -211,7 +279,9 @@ impl ServerCnxn {
             now,
             submit,
             tally: Tally::default(),
+            metrics: server.metrics(),
         };
+        let max = server.options().jute_max_buffer;
         let before = lane.pending.len();
         let mut dropped = 0;
         let flow = loop {
@@ -219,7 +289,7 @@ impl ServerCnxn {
                 input.clear();
                 break Flow::Close;
             }
-            match frame_length(input, server.options().jute_max_buffer) {
+            match frame_length(input, max) {
                 Length::Incomplete => break Flow::Read,
                 Length::Complete(length) if length >= 8 => {
                     if lane.is_full(server, before) {
@@ -229,7 +299,14 @@ impl ServerCnxn {
                     service.tally.received += 1;
                     service.frame(&mut lane, input, length);
                 }
-                Length::Complete(_) | Length::Bad => dropped = lane.shut(),
+                Length::Complete(length) => {
+                    lane.fault = Some(Fault::Short(length));
+                    dropped = lane.shut();
+                }
+                Length::Bad(length) => {
+                    lane.fault = Some(Fault::Length(length, max));
+                    dropped = lane.shut();
+                }
             }
         };
         server.outstanding_more((lane.pending.len() + dropped).saturating_sub(before));
@@ -251,14 +328,15 @@ enum Length {
     /// A whole frame of this length stands behind the length word.
     Complete(usize),
     /// Negative or over the limit.
-    Bad,
+    Bad(i32),
 }
 
 fn frame_length(input: &[u8], max: usize) -> Length {
     let Some(word) = input.first_chunk::<4>() else {
         return Length::Incomplete;
     };
-    match usize::try_from(i32::from_be_bytes(*word)) {
+    let word = i32::from_be_bytes(*word);
+    match usize::try_from(word) {
         Ok(length) if length <= max => {
             if input.len() - 4 < length {
                 Length::Incomplete
@@ -266,7 +344,7 @@ fn frame_length(input: &[u8], max: usize) -> Length {
                 Length::Complete(length)
             }
         }
-        _ => Length::Bad,
+        _ => Length::Bad(word),
     }
 }
 
@@ -312,6 +390,7 @@ impl Service<'_> {
             _ if !self.reads.auth.admits(&lane.ids) => {
                 let err = ErrorCode::SessionClosedRequireAuth;
                 self.known(lane, xid, code, Answer::new(Some(Zxid::ZERO), err));
+                lane.fault = Some(Fault::NoCredentials);
                 lane.phase = Phase::Over;
             }
             Some(op) if is_read(op) => {
@@ -354,6 +433,7 @@ impl Service<'_> {
             _ => {
                 let answer = Answer::new(Some(Zxid::NONE), ErrorCode::Unimplemented);
                 self.known(lane, xid, code, answer);
+                lane.fault = Some(Fault::Opcode(code));
                 lane.phase = Phase::Over;
             }
         }
@@ -375,6 +455,7 @@ impl Service<'_> {
         lane.sent += frames - 1;
         self.tally.sent += frames;
         self.tally.latency.add(0, 1);
+        self.tally.reads += 1;
     }
 
     fn submit(&mut self, lane: &mut Lane, xid: Xid, op: OpCode, payload: Bytes) {
@@ -423,6 +504,8 @@ impl Service<'_> {
         let answer = Answer::new(Some(Zxid::ZERO), err);
         self.known(lane, xid, OpCode::Auth.code(), answer);
         if err != ErrorCode::Ok {
+            self.metrics.auth_failed_count.increment();
+            lane.fault = Some(Fault::Credentials);
             lane.phase = Phase::Over;
         }
     }

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::read::{Question, Reads};
+use super::connection::Fault;
+use super::read::{Question, Reads, is_read};
 use super::reply::{self, Frame};
 use super::server::{Tally, ZkServer};
 use super::stats::{ConnectionStats, Latency};
@@ -64,6 +65,8 @@ pub(super) struct Lane {
     pub(super) sent: u64,
     last: Option<Last>,
     latency: Latency,
+    /// Why this side broke the connection off, until it is told.
+    pub(super) fault: Option<Fault>,
 }
 
 /// The last request answered.
@@ -143,6 +146,7 @@ impl Lane {
             sent: 0,
             last: None,
             latency: Latency::default(),
+            fault: None,
         }
     }
 
@@ -158,13 +162,20 @@ impl Lane {
     }
 
     /// What `cons` tells of the connection.
-    pub(super) fn stats(&self, id: ConnId, peer: IpAddr, established: Instant) -> ConnectionStats {
+    pub(super) fn stats(
+        &self,
+        id: ConnId,
+        peer: IpAddr,
+        established: Instant,
+        last_touch: Instant,
+    ) -> ConnectionStats {
         ConnectionStats {
             id,
             peer,
             session: self.session,
             timeout_ms: self.timeout_ms,
             established,
+            last_touch: last_touch.max(established),
             received: self.received,
             sent: self.sent,
             queued: self.pending.len(),
@@ -353,6 +364,11 @@ impl Lane {
         self.answered(op, xid, zxid, took, now);
         tally.sent += 1;
         tally.latency.add(took, 1);
+        if OpCode::from_code(op).is_some_and(is_read) {
+            tally.waited_reads_ms.push(took);
+        } else {
+            tally.writes_ms.push(took);
+        }
     }
 
     pub(super) fn answered(&mut self, op: i32, xid: Xid, zxid: Zxid, latency_ms: u64, at: Instant) {

@@ -32,7 +32,7 @@ use crate::record::opcode::OpCode;
 use crate::record::txn::TxnRecord;
 use crate::session::Owner;
 
-pub use connection::{Flow, OutState, ServerCnxn};
+pub use connection::{Fault, Flow, OutState, ServerCnxn};
 pub use prep::{Prep, PrepOptions};
 pub use server::{Refusal, ZkServer};
 pub use stats::{ConnectionStats, Latency, ServerStats};

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::connection::{Flow, ServerCnxn};
+use super::connection::{Fault, Flow, ServerCnxn};
 use super::lane::{Lane, Phase};
 use super::read::Reads;
 use super::reply;
@@ -23,6 +23,7 @@ use super::{Delivery, Origin, Request, ServerOptions, Submit, Waker};
 use crate::auth;
 use crate::event::ServerState;
 use crate::ids::{ConnId, SessionId, Xid, Zxid};
+use crate::metrics::Metrics;
 use crate::record::data::{Acl, perms};
 use crate::record::opcode::OpCode;
 use crate::record::proto::ConnectRequest;
@@ -64,6 +65,12 @@ pub(super) struct Tally {
     pub(super) received: u64,
     pub(super) sent: u64,
     pub(super) latency: Latency,
+    /// Reads answered in place.
+    pub(super) reads: u64,
+    /// How long each read took that had to wait.
+    pub(super) waited_reads_ms: Vec<u64>,
+    /// How long each write and sync took.
+    pub(super) writes_ms: Vec<u64>,
 }
 
 /// All connections.
@@ -82,6 +89,7 @@ pub struct ZkServer {
     registry: Mutex<Registry>,
     touches: TouchTable,
     stats: Mutex<ServerStats>,
+    metrics: Arc<Metrics>,
     /// Requests in all lanes.
     outstanding: AtomicUsize,
     next_session: AtomicI64,
@@ -125,12 +133,25 @@ impl ZkServer {
             registry: Mutex::default(),
             touches: TouchTable::default(),
             stats: Mutex::default(),
+            metrics: Arc::default(),
             outstanding: AtomicUsize::new(0),
             next_session: AtomicI64::new(first.0),
             mode: AtomicU8::new(Mode::Stopped as u8),
             state: Mutex::new(ServerState::Looking),
             members: Mutex::default(),
         }
+    }
+
+    /// Counts into `metrics` from now on, which others count into as well.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// What the operator configured.
@@ -254,10 +275,12 @@ impl ZkServer {
         let mut registry = self.registry.lock();
         let (max, max_per_address) = (self.options.max_cnxns, self.options.max_client_cnxns);
         if max != 0 && registry.by_id.len() >= max as usize {
+            self.metrics.connection_rejected.increment();
             return Err(Refusal::Total(max));
         }
         let from_there = registry.by_address.entry(peer).or_default();
         if max_per_address != 0 && *from_there >= max_per_address {
+            self.metrics.connection_rejected.increment();
             return Err(Refusal::PerAddress(max_per_address));
         }
         *from_there += 1;
@@ -302,6 +325,9 @@ impl ZkServer {
                 Phase::Waiting { .. } | Phase::Over => false,
             };
             if stale {
+                if lane.phase == Phase::Fresh {
+                    self.metrics.sessionless_connections_expired.increment();
+                }
                 self.outstanding_less(lane.shut());
                 drop(lane);
                 cnxn.wake();
@@ -405,6 +431,15 @@ impl ZkServer {
         stats.packets_received += tally.received;
         stats.packets_sent += tally.sent;
         stats.latency.merge(&tally.latency);
+        drop(stats);
+        let metrics = &self.metrics;
+        metrics.readlatency.record_us_times(0, tally.reads);
+        for ms in &tally.waited_reads_ms {
+            metrics.readlatency.record_us(ms * 1000);
+        }
+        for ms in &tally.writes_ms {
+            metrics.updatelatency.record_us(ms * 1000);
+        }
     }
 
     /// Judges the first frame of a connection (client-protocol facts, section 2). Whatever is refused
@@ -418,12 +453,13 @@ impl ZkServer {
     ) -> Flow {
         let mode = self.mode();
         let read_only = mode == Mode::ReadOnly;
-        let last_zxid = self.tree.read().last_processed_zxid();
-        if mode == Mode::Stopped
-            || (read_only && request.read_only != Some(true))
-            || request.last_zxid_seen > last_zxid
-        {
+        if mode == Mode::Stopped || (read_only && request.read_only != Some(true)) {
             return cnxn.shut(self);
+        }
+        self.metrics.connection_request_count.increment();
+        let last_zxid = self.tree.read().last_processed_zxid();
+        if request.last_zxid_seen > last_zxid {
+            return cnxn.break_off(self, Fault::Ahead(request.last_zxid_seen, last_zxid));
         }
         let timeout_ms = request.timeout_ms.clamp(
             self.options.min_session_timeout_ms,
@@ -667,6 +703,9 @@ impl Batch<'_> {
         else {
             return;
         };
+        if valid {
+            self.server.metrics.connection_revalidate_count.increment();
+        }
         lane.connected(
             if valid { session } else { SessionId::NONE },
             says_read_only,

@@ -92,6 +92,8 @@ pub struct ConnectionStats {
     pub timeout_ms: i32,
     /// When it was accepted.
     pub established: Instant,
+    /// When it last gave a sign of life.
+    pub last_touch: Instant,
     /// Frames received.
     pub received: u64,
     /// Frames sent.

@@ -97,6 +97,13 @@ impl ClientPort {
                 input: BytesMut::new(),
             };
             task.run().await;
+            if let Some(fault) = cnxn.take_fault() {
+                if fault.is_ordinary() {
+                    tracing::debug!(%peer, "client connection closed: {fault}");
+                } else {
+                    tracing::warn!(%peer, "client connection closed: {fault}");
+                }
+            }
             port.server.close(conn);
             port.status.forget_peer(conn);
         });
@@ -125,8 +132,12 @@ impl Task<'_> {
             }
             tokio::select! {
                 read = self.stream.read_buf(&mut self.input), if reads => {
-                    if !matches!(read, Ok(count) if count > 0) {
-                        return;
+                    match read {
+                        Ok(count) if count > 0 => {
+                            let metrics = self.port.server.metrics();
+                            metrics.bytes_received_count.add(count as u64);
+                        }
+                        _ => return,
                     }
                 }
                 () = self.waker.0.notified() => {}
@@ -163,6 +174,11 @@ impl Task<'_> {
     }
 
     async fn write(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
+        self.port
+            .server
+            .metrics()
+            .response_bytes
+            .add(out.len() as u64);
         let written = tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(out)).await;
         out.clear();
         match written {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +19,7 @@ use super::clock;
 use super::election_port::ElectionPort;
 use super::feed::Feed;
 use super::links::Links;
+use super::meter::Meter;
 use super::storage_thread::{Job, StorageThread};
 
 /// Inputs taken in one turn before the outcome is carried out.
@@ -28,6 +29,11 @@ const TURN_MAX: usize = 512;
 const STALL: Duration = Duration::from_millis(40);
 /// How long the sockets get for that.
 const STALL_GRACE: Duration = Duration::from_millis(10);
+
+/// A server that is told to stop waits so long for its disk while learners keep it busy.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+/// How long the connections may take to send what is ready when the server ends.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(100);
 
 /// What reaches the core.
 pub(super) enum CoreInput {
@@ -108,6 +114,7 @@ pub(super) struct Core {
     pub(super) links: Arc<Links>,
     pub(super) election: Option<ElectionPort>,
     pub(super) feed: Feed,
+    pub(super) meter: Meter,
     /// Batches on their way to the disk, oldest first, with what waits for them.
     pub(super) in_flight: VecDeque<(Mark, Vec<Envelope>)>,
     /// When the server began to serve in its role.
@@ -122,9 +129,11 @@ impl Core {
         self.peer.start(clock::now());
         let mut ended = self.carry_out();
         let mut turn = Vec::with_capacity(TURN_MAX);
-        let mut stopping = false;
+        let mut stop_by = None;
         while ended.is_none() {
-            if stopping && self.in_flight.is_empty() {
+            if let Some(by) = stop_by
+                && (self.in_flight.is_empty() || StdInstant::now() >= by)
+            {
                 ended = Some(Ended {
                     code: 0,
                     reason: "told to stop".to_owned(),
@@ -148,9 +157,13 @@ impl Core {
                 () = wake => self.grant_grace(deadline, &mut inputs, &mut turn).await,
             }
             for input in turn.drain(..) {
+                // Nothing new is begun by a server that was told to stop, or a busy one never would.
+                if stop_by.is_some() && matches!(input, CoreInput::Submits(_)) {
+                    continue;
+                }
                 match self.take(input) {
                     Taken::Done => {}
-                    Taken::Stop => stopping = true,
+                    Taken::Stop => stop_by = Some(StdInstant::now() + STOP_WITHIN),
                     Taken::Ended(why) => ended = Some(why),
                 }
             }
@@ -163,11 +176,11 @@ impl Core {
             code: 1,
             reason: "the core lost its inputs".to_owned(),
         });
-        self.end(&ended);
+        self.end(&ended).await;
         ended
     }
 
-    fn end(self, ended: &Ended) {
+    async fn end(self, ended: &Ended) {
         let Self {
             server,
             storage,
@@ -175,6 +188,13 @@ impl Core {
             ..
         } = self;
         server.stop_serving(ServerState::Looking);
+        // The answers that are ready leave before the process does, unless a client does not take them.
+        let goodbye = async {
+            while server.stats().connections > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await;
         storage.stop();
         feed.tell(PeerEvent::Stopping {
             reason: ended.reason.clone(),
@@ -254,11 +274,15 @@ impl Core {
                 }
             }
         }
+        self.meter.see_input(&input);
         self.peer.step(clock::now(), input);
     }
 
     /// Walks down what the peer wants done, in field order.
     fn carry_out(&mut self) -> Option<Ended> {
+        let ready = self.peer.ready();
+        self.meter
+            .see_ready(&ready, self.peer.state(), clock::now());
         let Ready {
             control,
             send,
@@ -268,7 +292,7 @@ impl Core {
             serve,
             events,
             exit,
-        } = self.peer.ready();
+        } = ready;
         for control in control {
             self.control(control);
         }
@@ -340,6 +364,7 @@ impl Core {
             serving_since: self.serving_since,
             leader: self.peer.leading().map(|leader| LeaderStatus {
                 uptime_ms: clock::now().instant.ms_since(self.serving_since),
+                proposal_sizes: self.meter.proposal_sizes(),
                 ..super::status::leader_status(leader)
             }),
         }

@@ -3,13 +3,15 @@
 //! The feed is for programs (a lab waits on it for readiness), the log is for people. A feed that can no
 //! longer be written to (its reader is gone) is closed with one warning; the server serves on.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::Arc;
 
-use crate::event::{FeedLine, FeedTarget, PeerEvent};
+use tracing::{debug, error, info, warn};
 
+use crate::event::{FeedLine, FeedTarget, PeerEvent, ServerState, SyncMode};
 use crate::metrics::{EventMeter, Metrics};
 
 use super::clock::monotonic_us;
@@ -51,7 +53,7 @@ impl Feed {
     /// Tells one event.
     pub(super) fn tell(&mut self, event: PeerEvent) {
         let t_us = monotonic_us();
-        log(self.sid, &event);
+        log(&event);
         self.meter.see(&event, t_us, &self.metrics);
         let Some(out) = &mut self.out else { return };
         let line = FeedLine {
@@ -63,7 +65,7 @@ impl Feed {
         let mut text = serde_json::to_string(&line).expect("an event is plain data");
         text.push('\n');
         if let Err(error) = out.write_all(text.as_bytes()) {
-            tracing::warn!(%error, "the event feed can no longer be written to; it is closed");
+            warn!(%error, "the event feed can no longer be written to; it is closed");
             self.out = None;
         }
     }
@@ -96,39 +98,85 @@ fn borrow(fd: RawFd) -> std::os::fd::BorrowedFd<'static> {
     unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
 }
 
-fn log(sid: i64, event: &PeerEvent) {
+/// Shows a zxid as ZooKeeper's own logs do.
+struct Hex(i64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:x}", self.0)
+    }
+}
+
+/// Says an event to people.
+fn log(event: &PeerEvent) {
     match event {
-        PeerEvent::SteppedDown { state, reason } => {
-            tracing::warn!(sid, ?state, reason, "stepped down");
-        }
-        PeerEvent::NotServing { reason } => {
-            tracing::warn!(sid, reason, "clients are no longer served")
+        PeerEvent::Starting { version, pid } => info!(version, pid, "zkd is starting"),
+        PeerEvent::Listening { port, address } => info!(address, "the {port} port is open"),
+        PeerEvent::Recovered {
+            zxid,
+            znodes,
+            took_us,
+        } => {
+            let took_ms = took_us / 1000;
+            info!(zxid = %Hex(*zxid), znodes, took_ms, "the database is loaded");
         }
         PeerEvent::Serving { state, epoch, zxid } => {
-            tracing::info!(
-                sid,
-                ?state,
-                epoch,
-                zxid = format_args!("0x{zxid:x}"),
-                "serving"
-            );
+            info!(epoch, zxid = %Hex(*zxid), "{}: clients are served", word(*state));
         }
-        PeerEvent::State { state, reason } => tracing::info!(sid, ?state, reason, "state"),
+        PeerEvent::NotServing { reason } => warn!(reason, "clients are no longer served"),
+        PeerEvent::Stopping { reason, code: 0 } => info!(reason, "the server has ended"),
+        PeerEvent::Stopping { reason, code } => error!(code, reason, "the server has ended"),
+        event => log_reign(event),
+    }
+}
+
+/// Says what belongs to an election and to the reign that follows it.
+fn log_reign(event: &PeerEvent) {
+    match event {
+        PeerEvent::State { state, reason } => info!(reason, "now {}", word(*state)),
         PeerEvent::Vote {
             round,
             leader,
             zxid,
             epoch,
+        } => debug!(round, epoch, zxid = %Hex(*zxid), "votes for server {leader}"),
+        PeerEvent::Elected {
+            round,
+            leader,
+            votes,
+            early,
+        } => info!(round, votes, early, "server {leader} is elected"),
+        PeerEvent::EpochProposed { epoch } => info!("epoch {epoch} is proposed"),
+        PeerEvent::EpochEstablished { epoch } => info!("epoch {epoch} is accepted"),
+        PeerEvent::Sync {
+            learner,
+            mode,
+            from,
+            to,
         } => {
-            tracing::debug!(
-                sid,
-                round,
-                leader,
-                zxid = format_args!("0x{zxid:x}"),
-                epoch,
-                "votes"
-            );
+            let mode = match mode {
+                SyncMode::Diff => "the txns it lacks (DIFF)",
+                SyncMode::Trunc => "a cut of its log (TRUNC)",
+                SyncMode::Snap => "a snapshot (SNAP)",
+            };
+            info!(from = %Hex(*from), to = %Hex(*to), "server {learner} is brought up to date by {mode}");
         }
-        other => tracing::info!(sid, event = ?other, "event"),
+        PeerEvent::Established { epoch } => info!("a quorum follows in epoch {epoch}"),
+        PeerEvent::FirstCommit { zxid } => debug!(zxid = %Hex(*zxid), "the first txn is committed"),
+        PeerEvent::SteppedDown { state, reason } => {
+            warn!(reason, "no longer {}", word(*state));
+        }
+        // Said by `log`.
+        _ => {}
+    }
+}
+
+fn word(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Looking => "looking",
+        ServerState::Following => "following",
+        ServerState::Leading => "leading",
+        ServerState::Observing => "observing",
+        ServerState::Standalone => "standalone",
     }
 }

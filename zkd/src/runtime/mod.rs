@@ -6,6 +6,7 @@ mod core;
 pub mod election_port;
 mod feed;
 mod links;
+mod meter;
 mod net;
 mod setup;
 mod status;

@@ -22,6 +22,7 @@ use super::core::{Core, CoreSender};
 use super::election_port::{ElectionEvent, ElectionPort};
 use super::feed::Feed;
 use super::links::Links;
+use super::meter::Meter;
 use super::net;
 use super::status::StatusSource;
 use super::storage_thread::{PurgeHandle, StorageThread};
@@ -102,7 +103,13 @@ pub fn serve(config: &Config, options: &ServeOptions) -> Result<(), ServeError> 
     )
     .map_err(|error| ServeError {
         code: 2,
-        message: format!("--events: {error}"),
+        message: format!(
+            "--events {}: {error}",
+            options
+                .events
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string)
+        ),
     })?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     feed.tell(PeerEvent::Starting {
@@ -155,7 +162,9 @@ async fn run(
 ) -> Result<(), ServeError> {
     let (sender, inputs) = CoreSender::new();
     let started = Instant(clock::wall_ms().cast_unsigned());
-    let server = Arc::new(ZkServer::new(server_options(config, my_id), started));
+    let server = Arc::new(
+        ZkServer::new(server_options(config, my_id), started).with_metrics(Arc::clone(&metrics)),
+    );
     let (tree, state) = RecoveredState::split(recovered);
     server.replace_tree(tree);
     if my_id.is_some() {
@@ -191,6 +200,7 @@ async fn run(
         links,
         election,
         feed,
+        meter: Meter::new(metrics),
         in_flight: std::collections::VecDeque::new(),
         serving_since: Instant::default(),
         leader_serves: config.leader_serves,
@@ -333,10 +343,7 @@ async fn bind(
 /// Keeps the newest snapshots and the logs they need: at the start, and then every interval.
 fn autopurge(config: &Config, storage: PurgeHandle) {
     if config.purge_interval_ms == 0 {
-        tracing::warn!(
-            "autopurge.purgeInterval is 0: old snapshots and logs stay until the disk is full"
-        );
-        return;
+        return; // the configuration has warned of it
     }
     let interval = Duration::from_millis(config.purge_interval_ms);
     let retain = usize::try_from(config.snap_retain_count).unwrap_or(usize::MAX);

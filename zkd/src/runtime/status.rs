@@ -47,6 +47,7 @@ pub(super) fn leader_status(leader: &Leader) -> LeaderStatus {
         learners: learners.len(),
         synced_followers: synced(LearnerKind::Participant),
         synced_observers: synced(LearnerKind::Observer),
+        pending_syncs: leader.pending_syncs(),
         ..LeaderStatus::default()
     }
 }
@@ -194,7 +195,7 @@ impl StatusSource {
             queued: stats.queued as u64,
             received: stats.received,
             sent: stats.sent,
-            expires_wall_ms: wall(stats.last_response) + i64::from(stats.timeout_ms),
+            expires_wall_ms: wall(stats.last_touch) + i64::from(stats.timeout_ms),
             session: (stats.session != SessionId::NONE).then(|| SessionConnection {
                 id: stats.session,
                 last_op: stats.last_op.and_then(OpCode::from_code),

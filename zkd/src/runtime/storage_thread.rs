@@ -67,6 +67,7 @@ impl StorageThread {
             core,
             snapshotting: Arc::new(AtomicBool::new(false)),
             slow_sync,
+            unsynced: 0,
         };
         let thread = std::thread::Builder::new()
             .name("storage".to_owned())
@@ -99,6 +100,8 @@ struct Worker {
     snapshotting: Arc<AtomicBool>,
     /// A sync that takes longer is told (`fsync.warningthresholdms`).
     slow_sync: Duration,
+    /// Txns appended since the last sync.
+    unsynced: u64,
 }
 
 impl Worker {
@@ -146,7 +149,9 @@ impl Worker {
             }
             Job::Purge(retain) => match purge(self.storage.disk(), retain) {
                 Ok(removed) if removed.is_empty() => {}
-                Ok(removed) => tracing::info!(?removed, "purged"),
+                Ok(removed) => {
+                    tracing::info!("purged {} old files: {}", removed.len(), removed.join(", "));
+                }
                 // Old files that stay are no harm to the data.
                 Err(error) => {
                     tracing::warn!(%error, "purging failed; it is tried again at the next interval")
@@ -159,7 +164,10 @@ impl Worker {
 
     fn write(&mut self, write: Write) -> Result<(), StorageError> {
         match write {
-            Write::Txn(proposal) => self.storage.append(proposal.zxid, &proposal.txn),
+            Write::Txn(proposal) => {
+                self.unsynced += 1;
+                self.storage.append(proposal.zxid, &proposal.txn)
+            }
             Write::AcceptedEpoch(epoch) => {
                 self.sync()?;
                 self.storage.set_accepted_epoch(epoch)
@@ -182,6 +190,13 @@ impl Worker {
         let begin = Instant::now();
         let synced = self.storage.sync();
         let took = begin.elapsed();
+        let batch = std::mem::take(&mut self.unsynced);
+        if batch > 0 {
+            self.metrics.sync_processor_batch_size.record(batch);
+        }
+        if !self.storage.options().force_sync {
+            return synced;
+        }
         self.metrics
             .fsynctime
             .record_us(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
@@ -236,7 +251,10 @@ impl Worker {
                         metrics.snapshottime.record_us(took_ms * 1000);
                         tracing::info!(%zxid, took_ms, "snapshot taken");
                     }
-                    Err(error) => core.storage_failed(error),
+                    Err(error) => {
+                        metrics.snapshot_error_count.increment();
+                        core.storage_failed(error);
+                    }
                 }
                 busy.store(false, Ordering::Release);
             });
@@ -319,6 +337,7 @@ mod tests {
             core,
             snapshotting: Arc::default(),
             slow_sync: Duration::from_secs(9),
+            unsynced: 0,
         };
         let mut done = Vec::new();
         worker.carry_out(batch(1), &mut done).unwrap();

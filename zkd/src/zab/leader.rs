@@ -305,6 +305,12 @@ impl Leader {
             .collect()
     }
 
+    /// Syncs that wait for what was proposed before them.
+    #[must_use]
+    pub fn pending_syncs(&self) -> usize {
+        self.proposals.pending_syncs()
+    }
+
     /// The last committed zxid; epoch<<32 if nothing was committed in this epoch yet.
     #[must_use]
     pub fn last_committed(&self) -> Zxid {

@@ -115,6 +115,11 @@ impl Proposals {
         self.syncs.push_back((self.last_proposed, from));
     }
 
+    /// Syncs that wait for a commit.
+    pub(super) fn pending_syncs(&self) -> usize {
+        self.syncs.len()
+    }
+
     /// The next sync that is done.
     pub(super) fn next_synced(&mut self) -> Option<SyncFrom> {
         let &(zxid, from) = self.syncs.front()?;

@@ -20,7 +20,7 @@ use zkd::event::{FeedLine, PeerEvent, ServerState};
 use crate::client::Client;
 
 /// Longest wait for anything: only a failure takes that long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Client port of every server.
 pub(crate) const CLIENT_PORT: u16 = 2181;
 /// Quorum port of every server.
@@ -169,6 +169,7 @@ impl Node {
 
     /// Starts the process.
     pub(crate) fn spawn(&mut self) {
+        self.process = None;
         let fifo = self.dir.path().join("events");
         let _ = fs::remove_file(&fifo);
         let feed = Feed::open(fifo.clone());
@@ -178,6 +179,7 @@ impl Node {
 
     /// Starts the process by a shell, which does to the standard streams what `redirections` says.
     pub(crate) fn spawn_redirected(&mut self, redirections: &str) {
+        self.process = None;
         let fifo = self.dir.path().join("events");
         let _ = fs::remove_file(&fifo);
         let feed = Feed::open(fifo.clone());
@@ -412,8 +414,9 @@ impl Log {
             .grown
             .wait_timeout_while(state, PATIENCE, waiting)
             .unwrap();
-        found(&state.0)
-            .unwrap_or_else(|| panic!("no line with {wanted:?} in the log:\n{}", state.0))
+        let text = state.0.clone();
+        drop(state);
+        found(&text).unwrap_or_else(|| panic!("no line with {wanted:?} in the log:\n{text}"))
     }
 
     fn wait_for_end(&self, deadline: Instant) {
@@ -423,7 +426,9 @@ impl Log {
             .grown
             .wait_timeout_while(state, left, |state| !state.1)
             .unwrap();
-        assert!(state.1, "the process did not end; the log:\n{}", state.0);
+        let (text, ended) = state.clone();
+        drop(state);
+        assert!(ended, "the process did not end; the log:\n{text}");
     }
 }
 
