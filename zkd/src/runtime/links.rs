@@ -6,6 +6,7 @@
 //! synchronize again, and must not take the leader's memory with it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,17 +225,22 @@ impl Links {
             let (read, write) = stream.into_split();
             let reading = links.read(link, side, read);
             let writing = write_out(&links.server, &outbox, write);
-            let reason = tokio::select! {
-                reason = reading => reason,
-                reason = writing => reason,
-                reason = closed_for_good(&outbox) => reason,
+            let end = tokio::select! {
+                end = reading => end,
+                end = writing => end,
+                end = closed_for_good(&outbox) => end,
             };
             links.outboxes.lock().remove(&link);
             links.core.peer(match side {
                 Side::Leader => Input::LearnerClosed(link),
-                Side::Learner => Input::LeaderClosed(link, reason.clone()),
+                Side::Learner => Input::LeaderClosed(link, end.to_string()),
             });
-            tracing::info!(%peer, reason, "quorum link ended");
+            match end {
+                End::Fault(reason) => tracing::warn!(%peer, "quorum connection closed: {reason}"),
+                End::Lost(reason) => tracing::info!(%peer, "quorum connection ended: {reason}"),
+                // Whoever closed it has said why.
+                End::ClosedHere => tracing::debug!(%peer, "quorum connection closed"),
+            }
         });
     }
 
@@ -243,24 +249,45 @@ impl Links {
         link: LinkId,
         side: Side,
         mut read: tokio::net::tcp::OwnedReadHalf,
-    ) -> String {
+    ) -> End {
         let mut decoder = LinkDecoder::new(self.packet_max);
         loop {
             match read.read_buf(decoder.buffer()).await {
-                Ok(0) => return "the connection was closed by the other side".to_owned(),
+                Ok(0) => return End::Lost("the other side closed it".to_owned()),
                 Ok(_) => {}
-                Err(error) => return format!("reading failed: {error}"),
+                Err(error) => return End::Lost(format!("reading failed: {error}")),
             }
             loop {
                 match decoder.next_item() {
                     Ok(Some(item)) => match side.input(link, item) {
                         Ok(input) => self.core.peer(input),
-                        Err(reason) => return reason,
+                        Err(reason) => return End::Fault(reason),
                     },
                     Ok(None) => break,
-                    Err(error) => return format!("what came is no quorum packet: {error}"),
+                    Err(error) => {
+                        return End::Fault(format!("what came is no quorum packet: {error}"));
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Why a link ended.
+enum End {
+    /// The other side broke the protocol.
+    Fault(String),
+    /// The other side closed it, or it broke.
+    Lost(String),
+    /// This server closed it.
+    ClosedHere,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(reason) | Self::Lost(reason) => write!(f, "the connection ended: {reason}"),
+            Self::ClosedHere => write!(f, "the connection was closed here"),
         }
     }
 }
@@ -286,10 +313,10 @@ impl Side {
 }
 
 /// Ends a link that was closed here although the other side takes nothing more.
-async fn closed_for_good(outbox: &Outbox) -> String {
+async fn closed_for_good(outbox: &Outbox) -> End {
     outbox.closing.notified().await;
     tokio::time::sleep(CLOSE_GRACE).await;
-    "closed here".to_owned()
+    End::ClosedHere
 }
 
 async fn dial_until(
@@ -318,7 +345,7 @@ async fn write_out(
     server: &ZkServer,
     outbox: &Outbox,
     mut write: tokio::net::tcp::OwnedWriteHalf,
-) -> String {
+) -> End {
     loop {
         let (segment, closed) = {
             let mut state = outbox.state.lock();
@@ -331,14 +358,14 @@ async fn write_out(
         let written = match segment {
             Some(Segment::Bytes(bytes)) => write.write_all(&bytes).await,
             Some(Segment::Snapshot(zxid)) => write_snapshot(server, outbox, zxid, &mut write).await,
-            None if closed => return "closed here".to_owned(),
+            None if closed => return End::ClosedHere,
             None => {
                 outbox.wake.notified().await;
                 Ok(())
             }
         };
         if let Err(error) = written {
-            return format!("writing failed: {error}");
+            return End::Lost(format!("writing failed: {error}"));
         }
     }
 }

@@ -200,6 +200,8 @@ fn any_bytes_on_the_ports_of_the_ensemble() {
             "garbage must not end a reign: {}",
             node.log()
         );
+    }
+    for node in &mut ensemble.nodes {
         assert_eq!(node.stop(), Some(0));
     }
 }

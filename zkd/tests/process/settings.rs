@@ -136,7 +136,7 @@ fn leader_serves_no() {
                     0
                 );
             }
-            Err(_) => assert!(node.log().contains("leads")),
+            Err(_) => assert!(node.log().contains("now leading"), "{}", node.log()),
         }
     }
     assert_eq!(served, 2, "the leader takes no clients");
