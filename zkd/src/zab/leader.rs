@@ -138,6 +138,8 @@ pub struct Leader {
     over: bool,
     /// Ids given to learners that do not tell theirs: -1, -2, …
     pub(super) next_anonymous: i64,
+    /// Servers whose id another one has used too, in this reign.
+    pub(super) twins: BTreeSet<ServerId>,
 }
 
 impl Leader {
@@ -164,6 +166,7 @@ impl Leader {
             check_quorum: false,
             over: false,
             next_anonymous: -1,
+            twins: BTreeSet::new(),
             config,
         };
         leader.enter(Stage::Epoch);
@@ -573,7 +576,11 @@ impl Leader {
             .map(|(&id, _)| id)
             .collect();
         for id in silent {
-            self.close(id, "nothing was heard of it in time");
+            if self.has_claim(id) {
+                self.settle_claim(id);
+            } else {
+                self.close(id, "nothing was heard of it in time");
+            }
         }
         while let Some(timer) = self.timers.expired(self.now) {
             if self.over {

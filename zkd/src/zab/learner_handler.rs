@@ -5,7 +5,7 @@
 //! Counterpart: `LearnerHandler`.
 
 use crate::event::{PeerEvent, SyncMode};
-use crate::ids::{LinkId, ServerId, Zxid};
+use crate::ids::{Epoch, LinkId, ServerId, Zxid};
 use crate::record::quorum::{PROTOCOL_VERSION, QuorumPacket, packet};
 use crate::time::Instant;
 
@@ -55,6 +55,19 @@ pub(super) struct Link {
     /// ACKs of txns that came before the ACK of NEWLEADER: 3.8.0 logs while it is being synchronized.
     /// They count only with that ACK, since before it the learner's currentEpoch may be an old one.
     early_ack: Option<Zxid>,
+    /// When its last packet came.
+    heard_at: Instant,
+    /// It says it is a server that has a link already, which is given a tick to show that it lives.
+    claim: Option<Claim>,
+}
+
+/// An introduction that is held back.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    sid: ServerId,
+    kind: LearnerKind,
+    accepted: Epoch,
+    since: Instant,
 }
 
 impl Link {
@@ -85,12 +98,19 @@ impl Leader {
             unacked_since: None,
             newest_sent: None,
             early_ack: None,
+            heard_at: self.now,
+            claim: None,
         };
         self.links.insert(id, link);
     }
 
     pub(super) fn on_closed(&mut self, id: LinkId) {
-        if self.links.remove(&id).is_some() {
+        if let Some(gone) = self.links.remove(&id) {
+            let claims = |link: &Link| link.claim.is_some_and(|claim| claim.sid == gone.sid);
+            let heir = self.links.iter().find(|(_, link)| claims(link));
+            if let Some((&heir, _)) = heir {
+                self.settle_claim(heir);
+            }
             self.check_possible();
             self.check_alive();
         }
@@ -106,10 +126,14 @@ impl Leader {
     }
 
     pub(super) fn on_packet(&mut self, id: LinkId, packet: QuorumPacket) {
-        let Some(link) = self.links.get(&id) else {
+        let Some(link) = self.links.get_mut(&id) else {
             return; // its closing crossed with this packet
         };
+        link.heard_at = self.now;
         let result = match (link.phase, packet.kind) {
+            (Phase::Info, kind) if link.claim.is_some() => {
+                Err(format!("{} came before LEADERINFO", packet::name(kind)))
+            }
             (Phase::Info, packet::FOLLOWERINFO) => {
                 self.on_info(id, &packet, LearnerKind::Participant)
             }
@@ -155,6 +179,58 @@ impl Leader {
         if accepted.0 < -1 || accepted.0 >= i64::from(i32::MAX) {
             return Err(format!("learner {sid} has the impossible epoch {accepted}"));
         }
+        let claim = Claim {
+            sid,
+            kind,
+            accepted,
+            since: self.now,
+        };
+        let serves = |link: &Link| link.sid == sid && link.phase == Phase::Serving;
+        if self.links.values().any(serves) {
+            // It has come back, and the end of its old link is not seen here yet; or there are two.
+            let until = self.now + self.config.tick_time_ms;
+            if let Some(link) = self.links.get_mut(&id) {
+                link.claim = Some(claim);
+                link.silent_until = Some(until);
+            }
+            return Ok(());
+        }
+        self.introduce(id, claim);
+        Ok(())
+    }
+
+    /// Decides about a learner whose id another link has: the old link is gone, or a tick has passed, in
+    /// which a learner that lives has answered a ping.
+    pub(super) fn settle_claim(&mut self, id: LinkId) {
+        let Some(claim) = self.links.get_mut(&id).and_then(|link| link.claim.take()) else {
+            return;
+        };
+        let sid = claim.sid;
+        let lives = |link: &Link| {
+            link.sid == sid && link.phase == Phase::Serving && link.heard_at > claim.since
+        };
+        if !self.links.values().any(lives) {
+            self.introduce(id, claim);
+            return;
+        }
+        if self.twins.insert(sid) {
+            self.out.notes.push(format!(
+                "another server says it is server {sid}, but that one is here and answers; the other is \
+                 sent away: give it a myid of its own"
+            ));
+        }
+        self.out.close.push(id);
+        self.on_closed(id);
+    }
+
+    /// Takes a learner in: it is told the epoch next.
+    fn introduce(&mut self, id: LinkId, claim: Claim) {
+        let Claim {
+            sid,
+            kind,
+            accepted,
+            ..
+        } = claim;
         // A server has one link; whoever connects again has lost the old one. What its disk holds may now
         // be cut back, so its ACKs count anew.
         let old: Vec<LinkId> = self
@@ -169,7 +245,7 @@ impl Leader {
         self.proposals.forget(sid);
         self.new_leader_acks.remove(sid);
         let Some(link) = self.links.get_mut(&id) else {
-            return Ok(()); // the role ended with the old link
+            return; // the role ended with the old link
         };
         link.sid = sid;
         link.kind = kind;
@@ -184,7 +260,7 @@ impl Leader {
                 "server {sid} has promised epoch {accepted}, which is later than {}",
                 self.epoch()
             ));
-            return Ok(());
+            return;
         }
         if self.stage == Stage::Epoch {
             self.discovery.heard_of(accepted);
@@ -192,7 +268,11 @@ impl Leader {
         } else if self.epoch_promised {
             self.send_leader_info(id);
         }
-        Ok(())
+    }
+
+    /// Whether this link waits for another one with the same id to show that it lives.
+    pub(super) fn has_claim(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| link.claim.is_some())
     }
 
     pub(super) fn send_leader_info(&mut self, id: LinkId) {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::ids::LinkId;
-use crate::record::quorum::QuorumPacket;
+use crate::record::quorum::{QuorumPacket, packet};
 use crate::time::Instant;
 use crate::zab::leader::{Leader, LeaderInput};
 use crate::zab::learner::{Learner, LearnerInput};
-use crate::zab::{Mark, Outgoing, Write};
+use crate::zab::{Mark, Outgoing, Write, wire};
 
 /// Whom a packet is for.
 enum Mail {
@@ -220,4 +220,74 @@ fn an_observer_follows_a_leader_of_an_epoch_before_its_own() {
     assert_eq!(ensemble.up_to_date, [LinkId(2), LinkId(4)]);
     let written = ensemble.write();
     assert_eq!(ensemble.committed[&LinkId(4)], [written]);
+}
+
+/// A leader with two learners that serve, and another link that says it is server 2. Steps `then`, lets a
+/// tick pass, and gives the links closed and the notes.
+fn two_with_one_id(then: impl FnOnce(&mut Leader)) -> (Vec<LinkId>, Vec<String>, Vec<ServerId>) {
+    let mut ensemble = Ensemble::new(history(1, 1, &[]));
+    ensemble.join(2, LearnerKind::Participant, history(1, 1, &[]));
+    ensemble.join(3, LearnerKind::Participant, history(1, 1, &[]));
+    let mut leader = ensemble.leader;
+    let mut twin = Learner::new(
+        learner_config(2, LearnerKind::Participant),
+        history(1, 1, &[]),
+        Mark(1),
+        NOW,
+    );
+    twin.step(NOW, LearnerInput::Connected);
+    let info = twin.ready().send.remove(0);
+    leader.step(NOW, LeaderInput::Connected(LinkId(9)));
+    leader.step(NOW, LeaderInput::Packet(LinkId(9), info));
+    let ready = leader.ready();
+    assert_eq!(
+        (ready.close, ready.send.len()),
+        (Vec::new(), 0),
+        "nothing is decided yet"
+    );
+    then(&mut leader);
+    leader.step(NOW + TICK_MS, LeaderInput::Timeout);
+    let ready = leader.ready();
+    assert_eq!(ready.failed, None);
+    let known = leader
+        .learners()
+        .iter()
+        .map(|learner| learner.sid)
+        .collect();
+    (ready.close, ready.notes, known)
+}
+
+fn ping() -> QuorumPacket {
+    wire::ping_reply(Zxid::ZERO, &[])
+}
+
+#[test]
+fn of_two_servers_with_one_id_the_one_that_serves_stays() {
+    let later = NOW + TICK_MS / 2;
+    let (closed, notes, known) = two_with_one_id(|leader| {
+        leader.step(later, LeaderInput::Packet(LinkId(2), ping()));
+        leader.step(later, LeaderInput::Packet(LinkId(3), ping()));
+    });
+    assert_eq!(closed, [LinkId(9)]);
+    assert!(
+        notes[0].starts_with("another server says it is server 2"),
+        "{notes:?}"
+    );
+    assert_eq!(known, [ServerId(2), ServerId(3)]);
+}
+
+#[test]
+fn a_server_that_comes_back_takes_the_place_of_its_silent_link() {
+    let (closed, _, known) = two_with_one_id(|_| {});
+    assert_eq!(closed, [LinkId(2)]);
+    assert_eq!(known, [ServerId(3), ServerId(2)]);
+    // And at once when the end of the old link is seen.
+    two_with_one_id(|leader| {
+        leader.step(NOW, LeaderInput::Closed(LinkId(2)));
+        let sent = leader.ready().send;
+        assert!(
+            matches!(&sent[..], [(LinkId(9), Outgoing::Packet(packet))] if packet.kind == packet::LEADERINFO),
+            "{sent:?}"
+        );
+    });
 }
