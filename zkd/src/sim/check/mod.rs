@@ -102,7 +102,9 @@ impl Checks {
             agreement::check(delivered, &self.committed),
             prefix_consistency::check(delivered, &self.committed),
             primary_order::check(delivered, &self.leaders),
-            digest::check(delivered, &self.committed),
+            // A snapshot may show committed txns that its server's log did not reach before a crash; until
+            // the synchronization has brought them again, its tree is ahead of what is delivered.
+            digest::check(delivered, &self.committed).filter(|_| !delivered.tentative),
         ];
         self.violations.extend(found.into_iter().flatten());
         let record = delivered.record;
