@@ -115,6 +115,8 @@ pub enum Command {
     Cli(CliArgs),
     /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2
     Exec(ExecArgs),
+    /// Judge a recorded history: does it keep ZooKeeper's promises?
+    Check(CheckArgs),
     /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
     Env,
     /// Say what works on this machine, and how to fix what does not
@@ -332,6 +334,20 @@ pub struct EventsArgs {
     /// Only of the last while
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub since: Option<Duration>,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A history, or a folder with a history.ndjson
+    #[arg(required_unless_present = "data")]
+    pub history: Option<PathBuf>,
+    /// Only these rules: zxid-order,acked-writes,reads,session-fifo,sync,watches,ephemerals,sequences,multi
+    #[arg(long, value_delimiter = ',', value_name = "RULE")]
+    pub only: Vec<String>,
+    /// Compare the txn logs in these data directories of servers that do not run
+    #[arg(long, num_args = 2.., value_name = "DIR")]
+    pub data: Vec<PathBuf>,
 }
 
 /// `cli`.

@@ -1,5 +1,6 @@
 //! One file for each group of subcommands; this one parses, dispatches and ends with the right exit code.
 
+mod check;
 mod cli;
 mod doctor;
 mod events;
@@ -103,6 +104,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Restart(args) => nodes::restart(context, args),
         Command::Logs(args) => logs::run(context, &args),
         Command::Events(args) => events::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
         Command::Cli(args) => cli::run(context, args),
         Command::Doctor => Ok(doctor::run(context)),
         Command::Completions { shell } => {

@@ -1,6 +1,10 @@
 //! What can be seen of an ensemble under stress: clients that never stop writing, the phases of a
-//! re-election, and how badly the machine itself was held up meanwhile.
+//! re-election, how badly the machine itself was held up meanwhile, and what clients were told, recorded
+//! and judged.
 
+pub mod check;
 pub mod clients;
+pub mod history;
+pub mod logs;
 pub mod stall;
 pub mod waterfall;

@@ -2,6 +2,7 @@
 
 pub mod election;
 pub mod ensemble;
+pub mod history;
 pub mod paint;
 pub mod progress;
 

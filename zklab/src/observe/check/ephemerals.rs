@@ -1,0 +1,162 @@
+//! Ephemerals live exactly as long as their session, and all go at once.
+//!
+//! A session ends at one zxid. Every acknowledged write of the session and every sight of one of its ephemerals is before
+//! it; every sight of one being gone that nobody deleted is after it, and so is the answer to a close. The latest sign of
+//! life and the earliest sign of death therefore tell everything.
+
+use zkd::ids::Zxid;
+
+use super::timeline::{Change, Timeline};
+use super::{Findings, Rule, op_index};
+use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
+
+/// A sign, and who saw it; `None` is the end state.
+type Sign = (Zxid, Option<OpIndex>);
+
+/// What is known of one session's end.
+#[derive(Clone, Copy, Default)]
+struct Life {
+    last_alive: Option<Sign>,
+    first_gone: Option<Sign>,
+    /// The ephemeral that was missing.
+    missing: Option<OpIndex>,
+}
+
+impl Life {
+    fn alive(&mut self, zxid: Zxid, by: Option<OpIndex>) {
+        if self.last_alive.is_none_or(|(known, _)| known < zxid) {
+            self.last_alive = Some((zxid, by));
+        }
+    }
+
+    fn gone(&mut self, zxid: Zxid, by: OpIndex, missing: Option<OpIndex>) {
+        if self.first_gone.is_none_or(|(known, _)| zxid < known) {
+            self.first_gone = Some((zxid, Some(by)));
+            self.missing = missing;
+        }
+    }
+}
+
+pub(super) fn check(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    let mut lives = vec![Life::default(); history.sessions.len()];
+    for (index, op) in history.ops.iter().enumerate() {
+        let index = op_index(index);
+        if op.ephemeral && timeline.zxid_of(index).is_some() && op.outcome != Outcome::Failed(-110)
+        {
+            findings.looked(Rule::Ephemerals);
+        }
+        signs(timeline, index, op, &mut lives);
+        owner(timeline, index, op, findings);
+    }
+    for last in &history.finals {
+        if let Some(owner) = last.owner {
+            lives[owner.0 as usize].alive(last.zxid, None);
+        }
+    }
+    for (index, life) in lives.iter().enumerate() {
+        if let (Some((alive, seen)), Some((gone, by))) = (life.last_alive, life.first_gone)
+            && alive >= gone
+        {
+            let what = || {
+                let session = history.sessions[index];
+                format!("session {session} was over by {gone} and alive at {alive}")
+            };
+            let witness: Vec<OpIndex> = life.missing.into_iter().chain(by).chain(seen).collect();
+            findings.broken(Rule::Ephemerals, what, &witness);
+        }
+    }
+    if history.end.is_some() {
+        outlived(timeline, findings);
+    }
+}
+
+/// What one operation says of the life of sessions.
+fn signs(timeline: &Timeline<'_>, index: OpIndex, op: &Op, lives: &mut [Life]) {
+    let own = op.session.0 as usize;
+    match (op.kind, op.outcome) {
+        (Kind::Close, Outcome::Ok) => lives[own].gone(op.zxid, index, None),
+        (Kind::Set | Kind::Create | Kind::Delete | Kind::Multi, Outcome::Ok | Outcome::Unknown) => {
+            if let Some(zxid) = timeline.zxid_of(index) {
+                lives[own].alive(zxid, Some(index));
+            }
+            if let (Kind::Create, Outcome::Ok, Some(path)) = (op.kind, op.outcome, op.target()) {
+                missing(timeline, path, Zxid(op.zxid.0 - 1), index, lives);
+            }
+        }
+        (Kind::Get | Kind::Exists, Outcome::Ok) => {
+            if let Some(owner) = op.owner {
+                lives[owner.0 as usize].alive(op.zxid, Some(index));
+            }
+        }
+        (Kind::Get | Kind::Exists, Outcome::Failed(-101)) => {
+            if let Some(path) = op.path {
+                missing(timeline, path, op.zxid, index, lives);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// If this was an ephemeral that nobody deleted, its session was over.
+fn missing(timeline: &Timeline<'_>, path: PathId, zxid: Zxid, by: OpIndex, lives: &mut [Life]) {
+    let history = timeline.history;
+    let is_there = timeline
+        .at(path, zxid)
+        .is_some_and(|last| last.change != Change::Gone);
+    let Some(birth) = timeline.birth(path, zxid).filter(|_| is_there) else {
+        return;
+    };
+    let born = &history.ops[birth.op.at()];
+    if born.ephemeral && !timeline.may_be_deleted(path, history.ops[by.at()].t1) {
+        lives[born.session.0 as usize].gone(zxid, by, Some(birth.op));
+    }
+}
+
+/// A znode shows the owner it was made with.
+fn owner(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    let Some(path) = op
+        .path
+        .filter(|_| op.kind.is_read() && op.outcome == Outcome::Ok)
+    else {
+        return;
+    };
+    let Some(birth) = timeline
+        .birth(path, op.zxid)
+        .filter(|birth| birth.zxid == op.czxid)
+    else {
+        return;
+    };
+    let born = &history.ops[birth.op.at()];
+    let wanted = born.ephemeral.then_some(born.session);
+    if born.kind == Kind::Create && op.owner != wanted {
+        let what = || {
+            format!(
+                "{} shows another owner than it was made with",
+                history.path_text(path)
+            )
+        };
+        findings.broken(Rule::Ephemerals, what, &[birth.op, index]);
+    }
+}
+
+/// The load waits for the ephemerals of sessions that were said to be over before it reads the end state.
+fn outlived(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    for last in &history.finals {
+        let over = |owner| history.expired.iter().any(|(session, _)| *session == owner);
+        if last.owner.is_some_and(over) {
+            let born: Vec<OpIndex> = timeline
+                .birth(last.path, last.zxid)
+                .map(|birth| birth.op)
+                .into_iter()
+                .collect();
+            let what = || {
+                let path = history.path_text(last.path);
+                format!("{path} is there at the end, and its session was said to be over")
+            };
+            findings.broken(Rule::Ephemerals, what, &born);
+        }
+    }
+}

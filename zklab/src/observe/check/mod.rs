@@ -1,0 +1,266 @@
+//! Judging a history: one small file for each rule.
+//!
+//! Nothing here searches. Every answer of a ZooKeeper server carries the zxid of the state it was given from, so the
+//! order of everything is known, and each rule is a pass over sorted operations. Only the fate of operations that were
+//! never answered is open: a value that was seen later settles it, and otherwise both are allowed.
+//!
+//! A violation names its rule and the two or three operations that prove it; there is none without such a proof, so
+//! that a slow machine can never look like a bug.
+
+mod ephemerals;
+mod explain;
+mod real_time;
+mod sequences;
+mod session;
+mod state;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod watches;
+
+use std::fmt;
+
+use self::timeline::Timeline;
+use super::history::{History, OpIndex, SessionIndex};
+
+/// What a ZooKeeper ensemble promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// The order of zxids is the order of real time, and no two writes share one.
+    ZxidOrder,
+    /// Every acknowledged write is in the history, once, until the end.
+    AckedWrites,
+    /// A read shows exactly the state of its zxid.
+    Reads,
+    /// A session's answers come in the order of its requests and never go back.
+    SessionFifo,
+    /// A read after a sync shows everything that was acknowledged before the sync.
+    Sync,
+    /// A watch fires once, for the first change, before any answer that shows it.
+    Watches,
+    /// Ephemerals live exactly as long as their session.
+    Ephemerals,
+    /// Sequence numbers are unique and rise with the zxid.
+    Sequences,
+    /// A multi happens as a whole or not at all.
+    Multi,
+}
+
+impl Rule {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 9] = [
+        Self::ZxidOrder,
+        Self::AckedWrites,
+        Self::Reads,
+        Self::SessionFifo,
+        Self::Sync,
+        Self::Watches,
+        Self::Ephemerals,
+        Self::Sequences,
+        Self::Multi,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ZxidOrder => "zxid-order",
+            Self::AckedWrites => "acked-writes",
+            Self::Reads => "reads",
+            Self::SessionFifo => "session-fifo",
+            Self::Sync => "sync",
+            Self::Watches => "watches",
+            Self::Ephemerals => "ephemerals",
+            Self::Sequences => "sequences",
+            Self::Multi => "multi",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A promise was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// How, in one sentence.
+    pub what: String,
+    /// The ids of the operations that prove it, the offending one last.
+    pub witness: Vec<u32>,
+    /// The same as people read them.
+    pub lines: Vec<String>,
+}
+
+/// What became of one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The rule.
+    pub rule: Rule,
+    /// How many cases were looked at.
+    pub cases: u64,
+    /// How many broke it.
+    pub broken: u64,
+}
+
+/// The result.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// One for each rule that was asked for.
+    pub rules: Vec<Judged>,
+    /// The first violations of each rule.
+    pub violations: Vec<Violation>,
+    /// What is no bug but should be known.
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// Nothing was broken.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.rules.iter().all(|judged| judged.broken == 0)
+    }
+}
+
+/// How many violations of a rule are told in full.
+const TOLD_MAX: u64 = 5;
+
+/// Where the rules write what they find.
+#[derive(Debug)]
+struct Findings<'h> {
+    history: &'h History,
+    cases: [u64; Rule::ALL.len()],
+    broken: [u64; Rule::ALL.len()],
+    violations: Vec<Violation>,
+    notes: Vec<String>,
+}
+
+impl Findings<'_> {
+    fn looked(&mut self, rule: Rule) {
+        self.cases[rule as usize] += 1;
+    }
+
+    /// The witnesses stand in the order of the story; an end state has no operation and comes as text.
+    fn broken(&mut self, rule: Rule, what: impl FnOnce() -> String, witness: &[OpIndex]) {
+        self.broken[rule as usize] += 1;
+        if self.broken[rule as usize] > TOLD_MAX {
+            return;
+        }
+        let mut seen: Vec<OpIndex> = Vec::new();
+        for op in witness {
+            if !seen.contains(op) {
+                seen.push(*op);
+            }
+        }
+        let ops = seen.iter().map(|op| &self.history.ops[op.at()]);
+        self.violations.push(Violation {
+            rule,
+            what: what(),
+            witness: ops.clone().map(|op| op.id).collect(),
+            lines: ops.map(|op| explain::op(self.history, op)).collect(),
+        });
+    }
+}
+
+/// The operations of one session in the order in which they were answered; those that never were are left out.
+#[derive(Debug)]
+struct Sessions {
+    /// Where each session begins in `ops`, and the end.
+    starts: Vec<u32>,
+    ops: Vec<OpIndex>,
+}
+
+impl Sessions {
+    fn of(history: &History) -> Self {
+        let mut starts = vec![0_u32; history.sessions.len() + 1];
+        for op in history.ops.iter().filter(|op| op.is_answered()) {
+            starts[op.session.0 as usize + 1] += 1;
+        }
+        for index in 1..starts.len() {
+            starts[index] += starts[index - 1];
+        }
+        let mut next = starts.clone();
+        let mut ops = vec![OpIndex(0); starts.last().map_or(0, |end| *end as usize)];
+        for (index, op) in history
+            .ops
+            .iter()
+            .enumerate()
+            .filter(|(_, op)| op.is_answered())
+        {
+            let place = &mut next[op.session.0 as usize];
+            ops[*place as usize] = op_index(index);
+            *place += 1;
+        }
+        let sessions = Self { starts, ops };
+        sessions.sorted(history)
+    }
+
+    /// A file written by one writer is in order already.
+    fn sorted(mut self, history: &History) -> Self {
+        let key = |op: &OpIndex| (history.ops[op.at()].conn, history.ops[op.at()].pos);
+        for bounds in self.starts.windows(2) {
+            let ops = &mut self.ops[bounds[0] as usize..bounds[1] as usize];
+            if !ops.is_sorted_by_key(key) {
+                ops.sort_by_key(key);
+            }
+        }
+        self
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (SessionIndex, &[OpIndex])> {
+        self.starts.windows(2).enumerate().map(|(index, bounds)| {
+            let index = u32::try_from(index).expect("sessions are counted in 32 bits");
+            let ops = &self.ops[bounds[0] as usize..bounds[1] as usize];
+            (SessionIndex(index), ops)
+        })
+    }
+}
+
+fn op_index(index: usize) -> OpIndex {
+    OpIndex(u32::try_from(index).expect("a history has fewer than 2^32 operations"))
+}
+
+/// Judges a history by these rules.
+#[must_use]
+pub fn judge(history: &History, rules: &[Rule]) -> Verdict {
+    let mut findings = Findings {
+        history,
+        cases: [0; Rule::ALL.len()],
+        broken: [0; Rule::ALL.len()],
+        violations: Vec::new(),
+        notes: Vec::new(),
+    };
+    let sessions = Sessions::of(history);
+    let timeline = Timeline::of(history);
+    let answers = real_time::Answers::of(history);
+    real_time::check(&timeline, &answers, &mut findings);
+    state::check(&timeline, &mut findings);
+    session::check(&sessions, &mut findings);
+    sync::check(&sessions, &answers, &mut findings);
+    watches::check(&sessions, &timeline, &mut findings);
+    ephemerals::check(&timeline, &mut findings);
+    sequences::check(&timeline, &mut findings);
+    let wanted = |rule: &Rule| rules.contains(rule);
+    Verdict {
+        rules: Rule::ALL
+            .into_iter()
+            .filter(wanted)
+            .map(|rule| Judged {
+                rule,
+                cases: findings.cases[rule as usize],
+                broken: findings.broken[rule as usize],
+            })
+            .collect(),
+        violations: findings
+            .violations
+            .into_iter()
+            .filter(|violation| wanted(&violation.rule))
+            .collect(),
+        notes: findings.notes,
+    }
+}

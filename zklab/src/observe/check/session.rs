@@ -1,0 +1,72 @@
+//! What one session sees: answers in the order of its requests, never an older state than before.
+
+use zkd::ids::Zxid;
+
+use super::{Findings, Rule, Sessions};
+use crate::observe::history::{OpIndex, Outcome, PathId};
+
+pub(super) fn check(sessions: &Sessions, findings: &mut Findings<'_>) {
+    let history = findings.history;
+    let mut looks: Vec<(PathId, u32, Zxid, OpIndex)> = Vec::new();
+    for (_, ops) in sessions.iter() {
+        let mut newest = (Zxid::ZERO, OpIndex(0));
+        let mut last_write = (Zxid::ZERO, OpIndex(0));
+        let mut previous: Option<OpIndex> = None;
+        looks.clear();
+        for (order, index) in ops.iter().copied().enumerate() {
+            let op = &history.ops[index.at()];
+            findings.looked(Rule::SessionFifo);
+            if let Some(before) = previous
+                && history.ops[before.at()].xid >= op.xid
+            {
+                let what = || {
+                    let before = history.ops[before.at()].xid;
+                    format!("request {} was answered after request {before}", op.xid)
+                };
+                findings.broken(Rule::SessionFifo, what, &[before, index]);
+            }
+            previous = Some(index);
+            if op.zxid <= Zxid::ZERO {
+                continue;
+            }
+            if op.zxid < newest.0 {
+                let what = || {
+                    format!(
+                        "the session had seen {} and was then answered from {}",
+                        newest.0, op.zxid
+                    )
+                };
+                findings.broken(Rule::SessionFifo, what, &[newest.1, index]);
+            }
+            newest = newest.max((op.zxid, index));
+            if op.kind.is_write() && (op.outcome == Outcome::Ok || op.is_ordered_failure()) {
+                if op.zxid <= last_write.0 {
+                    let what = || {
+                        format!(
+                            "its earlier write has {}, its later one {}",
+                            last_write.0, op.zxid
+                        )
+                    };
+                    findings.broken(Rule::SessionFifo, what, &[last_write.1, index]);
+                }
+                last_write = (op.zxid, index);
+            }
+            if let (Some(path), true) =
+                (op.path, op.outcome == Outcome::Ok && op.mzxid > Zxid::ZERO)
+            {
+                let order = u32::try_from(order).expect("operations are counted in 32 bits");
+                looks.push((path, order, op.mzxid, index));
+            }
+        }
+        looks.sort_unstable_by_key(|(path, order, ..)| (*path, *order));
+        for pair in looks.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let ((path, _, m0, first), (_, _, m1, second)) = (pair[0], pair[1]);
+            if m1 < m0 {
+                let path = history.path_text(path);
+                let what =
+                    || format!("the session saw {path} as changed at {m0} and then as at {m1}");
+                findings.broken(Rule::SessionFifo, what, &[first, second]);
+            }
+        }
+    }
+}

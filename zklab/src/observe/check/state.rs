@@ -1,0 +1,388 @@
+//! Reads show exactly the state of their zxid, and acknowledged writes are in it, once, until the end.
+//!
+//! No read of a server overlaps a write being applied, and the header of its answer names the state it was given from:
+//! so every answer can be compared with the timeline at that zxid. An error is an answer too: a write that was refused
+//! tells of the state just before its own zxid.
+
+use zkd::ids::Zxid;
+
+use super::timeline::{Change, Mutation, Timeline, writes_to};
+use super::{Findings, Rule, op_index};
+use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
+
+/// A znode as somebody saw it.
+struct Sight {
+    path: PathId,
+    zxid: Zxid,
+    czxid: Zxid,
+    mzxid: Zxid,
+    version: i32,
+    /// `None` if only the Stat was seen.
+    value: Option<u32>,
+    /// Who saw it; `None` for the end state.
+    by: Option<OpIndex>,
+    /// When, or later.
+    until: u64,
+}
+
+pub(super) fn check(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    for mutations in timeline.paths() {
+        chain(timeline, mutations, findings);
+    }
+    for (op, again) in &timeline.doubled {
+        let zxid = timeline.zxid_of(*op).unwrap_or_default();
+        let what = || format!("one write took place twice, at {zxid} and at {again}");
+        findings.broken(Rule::AckedWrites, what, &[*op]);
+    }
+    for (index, op) in history.ops.iter().enumerate() {
+        answer(timeline, op_index(index), op, findings);
+    }
+    for last in &history.finals {
+        findings.looked(Rule::AckedWrites);
+        let sight = Sight {
+            path: last.path,
+            zxid: last.zxid,
+            czxid: last.czxid,
+            mzxid: last.mzxid,
+            version: last.version,
+            value: Some(last.value),
+            by: None,
+            until: u64::MAX,
+        };
+        seen(timeline, &sight, findings);
+    }
+    if let Some(end) = history.end {
+        all_told(timeline, end, findings);
+    }
+}
+
+/// What one answer says of the state.
+fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findings<'_>) {
+    let Some(path) = op.path.filter(|_| op.zxid > Zxid::ZERO) else {
+        return;
+    };
+    let before = Zxid(op.zxid.0 - 1);
+    match (op.kind, op.outcome) {
+        (Kind::Get | Kind::Exists, Outcome::Ok) => {
+            findings.looked(Rule::Reads);
+            let sight = Sight {
+                path,
+                zxid: op.zxid,
+                czxid: op.czxid,
+                mzxid: op.mzxid,
+                version: op.version,
+                value: (op.kind == Kind::Get).then_some(op.value),
+                by: Some(index),
+                until: op.t1,
+            };
+            seen(timeline, &sight, findings);
+        }
+        (Kind::Get | Kind::Exists, Outcome::Failed(-101)) => {
+            findings.looked(Rule::Reads);
+            missing(timeline, path, op.zxid, index, findings);
+        }
+        (Kind::Set | Kind::Delete, Outcome::Failed(-101)) => {
+            findings.looked(Rule::Reads);
+            missing(timeline, path, before, index, findings);
+        }
+        (Kind::Create, Outcome::Failed(-110)) if !op.sequential => {
+            findings.looked(Rule::Reads);
+            if let Some(last) = timeline.at(path, before)
+                && last.change == Change::Gone
+                && !timeline.has_doubts(path)
+            {
+                let what = || {
+                    format!(
+                        "a znode that was deleted at {} is said to exist at {before}",
+                        last.zxid
+                    )
+                };
+                findings.broken(
+                    rule_of(timeline, last, Rule::Reads),
+                    what,
+                    &[last.op, index],
+                );
+            }
+        }
+        (Kind::Set | Kind::Delete, Outcome::Failed(-103)) => {
+            findings.looked(Rule::Reads);
+            if let Some(last) = timeline.at(path, before)
+                && version_after(last.change) == Some(op.expected)
+                && !timeline.has_doubts(path)
+            {
+                let what = || {
+                    format!(
+                        "version {} was refused at {before}, and it was the version",
+                        op.expected
+                    )
+                };
+                findings.broken(Rule::Reads, what, &[last.op, index]);
+            }
+        }
+        (Kind::Set, Outcome::Ok) if op.expected >= 0 && op.version != op.expected + 1 => {
+            let what = || {
+                format!(
+                    "a set of version {} was acknowledged as version {}",
+                    op.expected, op.version
+                )
+            };
+            findings.broken(Rule::AckedWrites, what, &[index]);
+        }
+        _ => {}
+    }
+}
+
+/// The version that a change leaves, if it is known.
+fn version_after(change: Change) -> Option<i32> {
+    match change {
+        Change::Born => Some(0),
+        Change::Set(version) if version >= 0 => Some(version),
+        _ => None,
+    }
+}
+
+/// The rule that a miss of this change breaks.
+fn rule_of(timeline: &Timeline<'_>, missed: &Mutation, otherwise: Rule) -> Rule {
+    match timeline.history.ops[missed.op.at()].kind {
+        Kind::Multi => Rule::Multi,
+        Kind::Close => Rule::Ephemerals,
+        _ => otherwise,
+    }
+}
+
+/// A znode was seen.
+fn seen(timeline: &Timeline<'_>, sight: &Sight, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    let otherwise = if sight.by.is_some() {
+        Rule::Reads
+    } else {
+        Rule::AckedWrites
+    };
+    let path = history.path_text(sight.path);
+    let mut broken = |rule: Rule, what: String, first: Option<OpIndex>| {
+        let witness: Vec<OpIndex> = first.into_iter().chain(sight.by).collect();
+        findings.broken(rule, || what, &witness);
+    };
+    if sight.mzxid > sight.zxid {
+        let what = format!(
+            "{path} was read at {} and shows a change at {}",
+            sight.zxid, sight.mzxid
+        );
+        return broken(otherwise, what, None);
+    }
+    if let Some(last) = timeline.at(sight.path, sight.zxid) {
+        let rule = rule_of(timeline, last, otherwise);
+        if last.change == Change::Gone {
+            if sight.czxid < last.zxid {
+                let what = format!(
+                    "{path} was deleted at {} and is still there at {}",
+                    last.zxid, sight.zxid
+                );
+                return broken(rule, what, Some(last.op));
+            }
+        } else if last.zxid > sight.mzxid {
+            let what = format!(
+                "{path} was changed at {} and is shown at {} as it was at {}",
+                last.zxid, sight.zxid, sight.mzxid
+            );
+            return broken(rule, what, Some(last.op));
+        } else if last.zxid == sight.mzxid {
+            if version_after(last.change).is_some_and(|version| version != sight.version) {
+                let what = format!(
+                    "{path} at {} has version {} and another was acknowledged",
+                    last.zxid, sight.version
+                );
+                broken(rule, what, Some(last.op));
+            }
+            let written = history.ops[last.op.at()].value;
+            if let Some(value) = sight.value.filter(|value| *value != written) {
+                let what = format!(
+                    "{path} was written at {} by op {written} and shows the value of op {value}",
+                    last.zxid
+                );
+                broken(rule, what, Some(last.op));
+            }
+            return;
+        }
+    }
+    // The change that is shown is not one that was acknowledged.
+    let Some(value) = sight.value.filter(|value| *value != 0) else {
+        return;
+    };
+    let Some(writer) = timeline.writer(value) else {
+        // A load that was killed leaves operations without a line; one that ended does not.
+        if history.end.is_some() {
+            broken(
+                otherwise,
+                format!("{path} shows a value that nobody wrote, {value}"),
+                None,
+            );
+        }
+        return;
+    };
+    let op = &history.ops[writer.at()];
+    if op.t0 > sight.until {
+        broken(
+            otherwise,
+            format!("{path} shows a value that was written later"),
+            Some(writer),
+        );
+    } else if !writes_to(history, op, sight.path) {
+        broken(
+            otherwise,
+            format!("{path} shows the value of another znode"),
+            Some(writer),
+        );
+    } else if matches!(op.outcome, Outcome::Failed(_)) {
+        let rule = if op.kind == Kind::Multi {
+            Rule::Multi
+        } else {
+            otherwise
+        };
+        broken(
+            rule,
+            format!("{path} shows the value of a write that was refused"),
+            Some(writer),
+        );
+    } else if op.outcome == Outcome::Ok {
+        let what = format!(
+            "{path} shows at {} a value that was acknowledged at {}",
+            sight.mzxid, op.zxid
+        );
+        broken(otherwise, what, Some(writer));
+    }
+}
+
+/// A znode was not there.
+fn missing(
+    timeline: &Timeline<'_>,
+    path: PathId,
+    zxid: Zxid,
+    by: OpIndex,
+    findings: &mut Findings<'_>,
+) {
+    let history = timeline.history;
+    let Some(last) = timeline
+        .at(path, zxid)
+        .filter(|last| last.change != Change::Gone)
+    else {
+        return;
+    };
+    let is_ephemeral = timeline
+        .birth(path, zxid)
+        .is_some_and(|birth| history.ops[birth.op.at()].ephemeral);
+    // When an ephemeral went is judged with its session.
+    if is_ephemeral || timeline.may_be_deleted(path, history.ops[by.at()].t1) {
+        return;
+    }
+    let what = || {
+        let path = history.path_text(path);
+        format!(
+            "{path} was written at {}, never deleted, and is not there at {zxid}",
+            last.zxid
+        )
+    };
+    findings.broken(rule_of(timeline, last, Rule::Reads), what, &[last.op, by]);
+}
+
+/// The acknowledged writes of one znode make one history: versions without repetition or gap, births and deaths in turn.
+fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    let name = history.path_text(mutations[0].path);
+    let doubts = i32::try_from(timeline.doubts_of(mutations[0].path).count()).unwrap_or(i32::MAX);
+    let is_sure = doubts == 0;
+    // Deleted and made again without anybody knowing, it begins again at version 0.
+    let may_begin_again = timeline.may_be_deleted(mutations[0].path, u64::MAX);
+    let mut previous: Option<&Mutation> = None;
+    let mut version = None;
+    for mutation in mutations {
+        findings.looked(Rule::AckedWrites);
+        let mut broken = |what: String| {
+            let witness: Vec<OpIndex> =
+                previous.iter().map(|m| m.op).chain([mutation.op]).collect();
+            findings.broken(Rule::AckedWrites, || what, &witness);
+        };
+        let gone = previous.is_some_and(|previous| previous.change == Change::Gone);
+        match mutation.change {
+            Change::Born => {
+                let was_ephemeral = timeline
+                    .birth(mutation.path, Zxid(mutation.zxid.0 - 1))
+                    .is_some_and(|birth| history.ops[birth.op.at()].ephemeral);
+                if is_sure && previous.is_some() && !gone && !was_ephemeral {
+                    broken(format!(
+                        "{name} was made at {} while it was there",
+                        mutation.zxid
+                    ));
+                }
+                version = Some(0);
+            }
+            Change::Set(told) => {
+                if is_sure && gone {
+                    broken(format!(
+                        "{name} was set at {} after it had been deleted",
+                        mutation.zxid
+                    ));
+                }
+                let next = version.map(|version: i32| version.wrapping_add(1));
+                if let Some(next) = next.filter(|_| told >= 0 && !gone && !may_begin_again)
+                    && (told < next || told > next.saturating_add(doubts))
+                {
+                    broken(format!(
+                        "{name} got version {told} at {}, after version {}",
+                        mutation.zxid,
+                        next - 1
+                    ));
+                }
+                version = if told >= 0 { Some(told) } else { next };
+            }
+            Change::Gone => {
+                if is_sure && gone {
+                    broken(format!(
+                        "{name} was deleted at {}, but it was gone",
+                        mutation.zxid
+                    ));
+                }
+                version = None;
+            }
+        }
+        previous = Some(mutation);
+    }
+}
+
+/// Every znode that has to be there at the end was found there.
+fn all_told(timeline: &Timeline<'_>, end: Zxid, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    let mut found = vec![false; history.paths.len()];
+    for last in &history.finals {
+        found[last.path.0 as usize] = true;
+    }
+    for mutations in timeline.paths() {
+        let path = mutations[0].path;
+        let Some(last) = timeline
+            .at(path, end)
+            .filter(|last| last.change != Change::Gone)
+        else {
+            continue;
+        };
+        let is_ephemeral = timeline
+            .birth(path, end)
+            .is_some_and(|birth| history.ops[birth.op.at()].ephemeral);
+        let is_inside = history.path_text(path).starts_with(&history.root);
+        if found[path.0 as usize]
+            || is_ephemeral
+            || !is_inside
+            || timeline.may_be_deleted(path, u64::MAX)
+        {
+            continue;
+        }
+        let what = || {
+            let path = history.path_text(path);
+            format!(
+                "{path} was written at {}, never deleted, and is not there at the end ({end})",
+                last.zxid
+            )
+        };
+        findings.broken(rule_of(timeline, last, Rule::AckedWrites), what, &[last.op]);
+    }
+}

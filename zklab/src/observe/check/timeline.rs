@@ -1,0 +1,324 @@
+//! What became of every znode: all changes that are known to have happened, by path and zxid.
+//!
+//! Acknowledged writes are known. An operation that was never answered is known to have happened if somebody saw its
+//! value: the Stat beside the value says at which zxid. A closed session has deleted its ephemerals. Whatever else may
+//! have happened is in `doubts`.
+
+use std::collections::HashMap;
+
+use zkd::ids::Zxid;
+
+use super::op_index;
+use crate::observe::history::{History, Kind, Op, OpIndex, Outcome, PathId};
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Made the znode.
+    Born,
+    /// Replaced its data; the version after it, -1 if not known.
+    Set(i32),
+    /// Deleted it.
+    Gone,
+}
+
+/// A change of one znode.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mutation {
+    pub(super) path: PathId,
+    pub(super) zxid: Zxid,
+    pub(super) op: OpIndex,
+    pub(super) change: Change,
+}
+
+/// All of them, and where to find them.
+#[derive(Debug)]
+pub(super) struct Timeline<'h> {
+    pub(super) history: &'h History,
+    /// By path, then zxid.
+    mutations: Vec<Mutation>,
+    /// Where each path begins, and the end.
+    starts: Vec<u32>,
+    /// Operations that were never answered but left traces: the zxid they got, and for a sequential create its path.
+    settled: HashMap<OpIndex, (Zxid, PathId)>,
+    /// The traces that cannot all be true: an operation, and the second zxid at which its value was seen.
+    pub(super) doubled: Vec<(OpIndex, Zxid)>,
+    /// Operations that may have changed this znode: never answered and left no trace.
+    doubts: HashMap<PathId, Vec<OpIndex>>,
+    /// Operations by id.
+    by_id: Vec<u32>,
+    /// The acknowledged end of each session.
+    closes: Vec<Option<OpIndex>>,
+}
+
+/// No operation has this id.
+const NOBODY: u32 = u32::MAX;
+
+impl<'h> Timeline<'h> {
+    pub(super) fn of(history: &'h History) -> Self {
+        let mut timeline = Self {
+            history,
+            mutations: Vec::with_capacity(history.ops.len()),
+            starts: Vec::new(),
+            settled: HashMap::new(),
+            doubled: Vec::new(),
+            doubts: HashMap::new(),
+            by_id: by_id(history),
+            closes: vec![None; history.sessions.len()],
+        };
+        timeline.settle();
+        timeline.collect();
+        timeline.sort();
+        if timeline.bury_ephemerals() {
+            timeline.sort();
+        }
+        timeline
+    }
+
+    /// Looks for the values of operations that were never answered.
+    fn settle(&mut self) {
+        let seen = self
+            .history
+            .ops
+            .iter()
+            .filter(|op| op.kind == Kind::Get && op.outcome == Outcome::Ok)
+            .filter_map(|op| Some((op.path?, op.value, op.mzxid)));
+        let last = self
+            .history
+            .finals
+            .iter()
+            .map(|f| (f.path, f.value, f.mzxid));
+        for (path, value, mzxid) in seen.chain(last) {
+            let Some(writer) = self.writer(value) else {
+                continue;
+            };
+            let op = &self.history.ops[writer.at()];
+            if op.is_answered() || !writes_to(self.history, op, path) {
+                continue;
+            }
+            let (zxid, _) = *self.settled.entry(writer).or_insert((mzxid, path));
+            if zxid != mzxid && self.doubled.last().is_none_or(|(last, _)| *last != writer) {
+                self.doubled.push((writer, mzxid));
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        for (index, op) in self.history.ops.iter().enumerate() {
+            let index = op_index(index);
+            if op.outcome == Outcome::Ok && op.kind == Kind::Close {
+                self.closes[op.session.0 as usize] = Some(index);
+            }
+            if !op.kind.is_write() || matches!(op.outcome, Outcome::Failed(_)) {
+                continue;
+            }
+            match self.zxid_of(index) {
+                Some(zxid) => self.add(op, index, zxid),
+                None => self.doubt(op, index),
+            }
+        }
+    }
+
+    fn add(&mut self, op: &Op, index: OpIndex, zxid: Zxid) {
+        let mut push = |path: Option<PathId>, kind: Kind, version: i32| {
+            let change = match kind {
+                Kind::Create => Change::Born,
+                Kind::Set => Change::Set(version),
+                Kind::Delete => Change::Gone,
+                _ => return,
+            };
+            if let Some(path) = path {
+                self.mutations.push(Mutation {
+                    path,
+                    zxid,
+                    op: index,
+                    change,
+                });
+            }
+        };
+        if op.kind == Kind::Multi {
+            for part in self.history.parts_of(op) {
+                push(Some(part.path), part.kind, part.version);
+            }
+        } else {
+            let settled = self.settled.get(&index).map(|(_, path)| *path);
+            push(op.made.or(settled).or(op.path), op.kind, op.version);
+        }
+    }
+
+    fn doubt(&mut self, op: &Op, index: OpIndex) {
+        if op.kind == Kind::Multi {
+            for part in self.history.parts_of(op) {
+                self.doubts.entry(part.path).or_default().push(index);
+            }
+        } else if let Some(path) = op.path {
+            self.doubts.entry(path).or_default().push(index);
+        }
+    }
+
+    fn sort(&mut self) {
+        self.mutations.sort_by_key(|m| (m.path, m.zxid));
+        let mut starts = vec![0_u32; self.history.paths.len() + 1];
+        for mutation in &self.mutations {
+            starts[mutation.path.0 as usize + 1] += 1;
+        }
+        for index in 1..starts.len() {
+            starts[index] += starts[index - 1];
+        }
+        self.starts = starts;
+    }
+
+    /// A session that ended took its ephemerals along, at the zxid of its end.
+    fn bury_ephemerals(&mut self) -> bool {
+        let mut buried = Vec::new();
+        for pair in 0..self.mutations.len() {
+            let born = self.mutations[pair];
+            let op = &self.history.ops[born.op.at()];
+            // If it may have been deleted before, nobody can say that it went with its session.
+            let is_sure = !self.may_be_deleted(born.path, u64::MAX);
+            if born.change != Change::Born || !op.ephemeral || !is_sure {
+                continue;
+            }
+            let Some(close) = self.closes[op.session.0 as usize] else {
+                continue;
+            };
+            let zxid = self.history.ops[close.at()].zxid;
+            let deleted = self
+                .of_path(born.path)
+                .iter()
+                .filter(|m| m.zxid > born.zxid)
+                .find(|m| !matches!(m.change, Change::Set(_)));
+            if deleted.is_none_or(|next| next.zxid > zxid) && zxid > born.zxid {
+                let path = born.path;
+                buried.push(Mutation {
+                    path,
+                    zxid,
+                    op: close,
+                    change: Change::Gone,
+                });
+            }
+        }
+        let any = !buried.is_empty();
+        self.mutations.append(&mut buried);
+        any
+    }
+
+    /// The changes of a znode, in order.
+    pub(super) fn of_path(&self, path: PathId) -> &[Mutation] {
+        let path = path.0 as usize;
+        &self.mutations[self.starts[path] as usize..self.starts[path + 1] as usize]
+    }
+
+    /// All paths with their changes.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &[Mutation]> {
+        self.starts
+            .windows(2)
+            .map(|bounds| &self.mutations[bounds[0] as usize..bounds[1] as usize])
+            .filter(|mutations| !mutations.is_empty())
+    }
+
+    /// The last known change up to this state.
+    pub(super) fn at(&self, path: PathId, zxid: Zxid) -> Option<&Mutation> {
+        let mutations = self.of_path(path);
+        let after = mutations.partition_point(|m| m.zxid <= zxid);
+        mutations[..after].last()
+    }
+
+    /// The first known change after this state.
+    pub(super) fn after(&self, path: PathId, zxid: Zxid) -> Option<&Mutation> {
+        let mutations = self.of_path(path);
+        mutations.get(mutations.partition_point(|m| m.zxid <= zxid))
+    }
+
+    /// May something unknown have happened to this znode?
+    pub(super) fn has_doubts(&self, path: PathId) -> bool {
+        self.doubts.contains_key(&path)
+    }
+
+    /// May it have been deleted by `until` without anybody knowing?
+    pub(super) fn may_be_deleted(&self, path: PathId, until: u64) -> bool {
+        self.doubts_of(path).any(|index| {
+            let op = &self.history.ops[index.at()];
+            let deletes = op.kind == Kind::Delete
+                || self
+                    .history
+                    .parts_of(op)
+                    .iter()
+                    .any(|part| part.path == path && part.kind == Kind::Delete);
+            deletes && op.t0 <= until
+        })
+    }
+
+    /// The create behind the znode that is there at this state, if it is known.
+    pub(super) fn birth(&self, path: PathId, zxid: Zxid) -> Option<&Mutation> {
+        let mutations = self.of_path(path);
+        let known = &mutations[..mutations.partition_point(|m| m.zxid <= zxid)];
+        known.iter().rev().find(|m| m.change == Change::Born)
+    }
+
+    /// The operations that may have changed this znode.
+    pub(super) fn doubts_of(&self, path: PathId) -> impl Iterator<Item = OpIndex> {
+        self.doubts.get(&path).into_iter().flatten().copied()
+    }
+
+    /// The zxid of a write that is known to have happened, or of an ordered failure.
+    pub(super) fn zxid_of(&self, index: OpIndex) -> Option<Zxid> {
+        let op = &self.history.ops[index.at()];
+        match op.outcome {
+            Outcome::Ok => Some(op.zxid).filter(|zxid| *zxid > Zxid::ZERO),
+            Outcome::Failed(_) => op.is_ordered_failure().then_some(op.zxid),
+            Outcome::Unknown => self.settled.get(&index).map(|(zxid, _)| *zxid),
+        }
+    }
+
+    /// The znode that a create made.
+    pub(super) fn made_by(&self, index: OpIndex) -> Option<PathId> {
+        let op = &self.history.ops[index.at()];
+        let settled = self.settled.get(&index).map(|(_, path)| *path);
+        op.made.or(settled)
+    }
+
+    /// The operation whose value this is.
+    pub(super) fn writer(&self, value: u32) -> Option<OpIndex> {
+        let found = *self.by_id.get(value as usize)?;
+        (found != NOBODY && value != 0).then_some(OpIndex(found))
+    }
+}
+
+/// Ids are dense, so a table serves; ids far beyond the number of operations name nothing.
+fn by_id(history: &History) -> Vec<u32> {
+    let limit = history.ops.len().saturating_mul(4) + 1024;
+    let mut table = Vec::new();
+    for (index, op) in history.ops.iter().enumerate() {
+        let id = op.id as usize;
+        if id >= limit {
+            continue;
+        }
+        if id >= table.len() {
+            table.resize((id + 1).next_power_of_two(), NOBODY);
+        }
+        table[id] = op_index(index).0;
+    }
+    table
+}
+
+/// Could this operation have put its value there?
+pub(super) fn writes_to(history: &History, op: &Op, path: PathId) -> bool {
+    match op.kind {
+        Kind::Set => op.path == Some(path),
+        Kind::Create if op.sequential => op.made.map_or_else(
+            || {
+                let asked = op.path.map_or("", |asked| history.path_text(asked));
+                let made = history.path_text(path);
+                made.len() == asked.len() + 10 && made.starts_with(asked)
+            },
+            |made| made == path,
+        ),
+        Kind::Create => op.path == Some(path),
+        Kind::Multi => history
+            .parts_of(op)
+            .iter()
+            .any(|part| part.path == path && matches!(part.kind, Kind::Set | Kind::Create)),
+        _ => false,
+    }
+}

@@ -1,0 +1,301 @@
+//! The txn logs on disk: wherever two servers have a txn of one zxid, it is the same, and none has a hole that another
+//! fills.
+//!
+//! Logs are compared record by record as decoded, never as bytes: a multi that failed carries the bytes of its
+//! operations on the server that ordered it and not on one that got it in a DIFF, and digests are optional. A server
+//! that was brought up by a snapshot begins later, and one that was killed ends earlier; both are allowed.
+
+use std::path::Path;
+
+use zkd::ids::Zxid;
+use zkd::record::opcode::OpCode;
+use zkd::record::txn::{Txn, TxnRecord};
+use zkd::storage::{LogReader, RealDisk};
+
+use crate::failure::Failure;
+
+/// One server's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSpan {
+    /// The data directory.
+    pub dir: String,
+    /// The txns in it.
+    pub count: u64,
+    /// The first.
+    pub first: Option<Zxid>,
+    /// The last.
+    pub last: Option<Zxid>,
+}
+
+/// The result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogsVerdict {
+    /// The servers.
+    pub dirs: Vec<LogSpan>,
+    /// How often a txn was compared with that of another server.
+    pub compared: u64,
+    /// Where they differ first.
+    pub violation: Option<(Zxid, String)>,
+}
+
+/// A log that is being read.
+struct Log {
+    span: LogSpan,
+    reader: LogReader<RealDisk>,
+    next: Option<TxnRecord>,
+    /// The last record was read by this.
+    previous: Option<Zxid>,
+}
+
+impl Log {
+    fn open(dir: &Path) -> Result<Self, Failure> {
+        let name = dir.display().to_string();
+        let cannot = |error: &dyn std::fmt::Display| {
+            Failure::usage(format!("cannot read the log in {name}: {error}"))
+                .hint("the servers have to be down: `zklab down --keep-data`")
+        };
+        let disk = RealDisk::open(dir, dir, false).map_err(|error| cannot(&error))?;
+        let reader = LogReader::new(&disk, Zxid::ZERO).map_err(|error| cannot(&error))?;
+        let span = LogSpan {
+            dir: name,
+            count: 0,
+            first: None,
+            last: None,
+        };
+        let mut log = Self {
+            span,
+            reader,
+            next: None,
+            previous: None,
+        };
+        log.advance()?;
+        Ok(log)
+    }
+
+    fn advance(&mut self) -> Result<(), Failure> {
+        let wrong = |dir: &str, error: &dyn std::fmt::Display| {
+            Failure::usage(format!("the log in {dir}: {error}"))
+        };
+        self.previous = self.next.as_ref().map(|record| record.header.zxid);
+        let found = self
+            .reader
+            .next_record()
+            .map_err(|error| wrong(&self.span.dir, &error))?;
+        self.next = match found {
+            None => None,
+            Some(found) => {
+                let record = TxnRecord::from_bytes(&found.txn)
+                    .map_err(|error| wrong(&self.span.dir, &error))?;
+                self.span.count += 1;
+                self.span.first = self.span.first.or(Some(record.header.zxid));
+                self.span.last = Some(record.header.zxid);
+                Some(record)
+            }
+        };
+        Ok(())
+    }
+
+    /// It has begun, and has more to come: what it lacks between is a hole.
+    fn is_inside(&self) -> bool {
+        self.previous.is_some() && self.next.is_some()
+    }
+}
+
+/// Compares the logs in these data directories.
+///
+/// # Errors
+/// If one cannot be read, is in use, or is corrupt.
+pub fn compare(dirs: &[impl AsRef<Path>]) -> Result<LogsVerdict, Failure> {
+    let mut logs = dirs
+        .iter()
+        .map(|dir| Log::open(dir.as_ref()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (mut compared, mut violation) = (0, None);
+    while let Some(zxid) = logs
+        .iter()
+        .filter_map(|log| Some(log.next.as_ref()?.header.zxid))
+        .min()
+    {
+        let here: Vec<usize> = (0..logs.len())
+            .filter(|index| {
+                logs[*index]
+                    .next
+                    .as_ref()
+                    .is_some_and(|record| record.header.zxid == zxid)
+            })
+            .collect();
+        if violation.is_none() {
+            violation = differ(&logs, &here, zxid, &mut compared).map(|what| (zxid, what));
+        }
+        for index in here {
+            let log = &mut logs[index];
+            log.advance()?;
+            // What a learner repeated after a restart is the same txn again.
+            while log
+                .next
+                .as_ref()
+                .is_some_and(|record| record.header.zxid <= zxid)
+            {
+                log.advance()?;
+            }
+        }
+    }
+    let dirs = logs.into_iter().map(|log| log.span).collect();
+    Ok(LogsVerdict {
+        dirs,
+        compared,
+        violation,
+    })
+}
+
+/// What is wrong at this zxid, which these logs have.
+fn differ(logs: &[Log], here: &[usize], zxid: Zxid, compared: &mut u64) -> Option<String> {
+    let (first, others) = here.split_first()?;
+    let one = logs[*first].next.as_ref()?;
+    for other in others {
+        *compared += 1;
+        let two = logs[*other].next.as_ref()?;
+        if !is_same(one, two) {
+            let (a, b) = (&logs[*first].span.dir, &logs[*other].span.dir);
+            return Some(format!(
+                "{a} and {b} have different txns: {one:?} and {two:?}"
+            ));
+        }
+    }
+    let hole = logs
+        .iter()
+        .enumerate()
+        .find(|(index, log)| !here.contains(index) && log.is_inside())?;
+    let (with, without) = (&logs[*first].span.dir, &hole.1.span.dir);
+    Some(format!(
+        "{with} has {zxid} and {without} goes on behind it without having it"
+    ))
+}
+
+/// Are they the same txn? Digests count only where both have one.
+fn is_same(one: &TxnRecord, two: &TxnRecord) -> bool {
+    let digests = match (&one.digest, &two.digest) {
+        (Some(one), Some(two)) => one == two,
+        _ => true,
+    };
+    one.header == two.header && digests && is_same_body(&one.txn, &two.txn)
+}
+
+fn is_same_body(one: &Txn, two: &Txn) -> bool {
+    let (Txn::Multi(one), Txn::Multi(two)) = (one, two) else {
+        return one == two;
+    };
+    one.ops.len() == two.ops.len()
+        && one.ops.iter().zip(&two.ops).all(|(one, two)| {
+            let code = |data: &Option<bytes::Bytes>| {
+                data.as_ref()
+                    .map_or(Vec::new(), |data| data[..data.len().min(4)].to_vec())
+            };
+            if one.kind == OpCode::Error.code() || two.kind == OpCode::Error.code() {
+                // Only the code means anything, and not even that where the original bytes were kept.
+                one.kind == two.kind
+            } else {
+                one.kind == two.kind && code(&one.data) == code(&two.data) && one.data == two.data
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use zkd::ids::{SessionId, Xid};
+    use zkd::jute::Record;
+    use zkd::record::txn::{ErrorTxn, MultiOp, MultiTxn, SetDataTxn, TxnHeader};
+    use zkd::storage::{Storage, StorageOptions};
+
+    use super::*;
+
+    fn record(zxid: i64, txn: Txn) -> TxnRecord {
+        let kind = match &txn {
+            Txn::SetData(_) => OpCode::SetData,
+            Txn::Multi(_) => OpCode::Multi,
+            _ => OpCode::Error,
+        };
+        let header = TxnHeader {
+            client_id: SessionId(1),
+            cxid: Xid(1),
+            zxid: Zxid(zxid),
+            time: 5,
+            kind: kind.code(),
+        };
+        TxnRecord {
+            header,
+            txn,
+            digest: None,
+        }
+    }
+
+    fn set(zxid: i64, version: i32) -> TxnRecord {
+        record(
+            zxid,
+            Txn::SetData(SetDataTxn {
+                path: "/a".to_owned(),
+                data: None,
+                version,
+            }),
+        )
+    }
+
+    fn failed_multi(zxid: i64, data: &'static [u8]) -> TxnRecord {
+        let op = MultiOp {
+            kind: -1,
+            data: Some(bytes::Bytes::from_static(data)),
+        };
+        record(zxid, Txn::Multi(MultiTxn { ops: vec![op] }))
+    }
+
+    fn log(records: &[TxnRecord]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path(), dir.path(), true).unwrap();
+        let (mut storage, _) = Storage::open(disk, StorageOptions::default()).unwrap();
+        for record in records {
+            storage
+                .append(record.header.zxid, &record.to_vec())
+                .unwrap();
+        }
+        storage.sync().unwrap();
+        dir
+    }
+
+    fn judge(logs: &[&[TxnRecord]]) -> LogsVerdict {
+        let dirs: Vec<_> = logs.iter().map(|records| log(records)).collect();
+        let paths: Vec<_> = dirs.iter().map(tempfile::TempDir::path).collect();
+        compare(&paths).unwrap()
+    }
+
+    #[test]
+    fn a_part_of_the_same_history_is_allowed_and_anything_else_is_not() {
+        let error = |zxid| record(zxid, Txn::Error(ErrorTxn { code: -101 }));
+        let all = [set(1, 1), failed_multi(2, b"\0\0\0\0"), error(3), set(4, 2)];
+        let other_bytes = [
+            set(1, 1),
+            failed_multi(2, b"\xff\xff\xff\x9bmore"),
+            error(3),
+        ];
+        let good = judge(&[&all, &other_bytes, &all[2..], &[]]);
+        assert_eq!(good.violation, None);
+        assert_eq!(good.compared, 3 + 2);
+        assert_eq!((good.dirs[1].count, good.dirs[1].last), (3, Some(Zxid(3))));
+        assert_eq!(
+            (good.dirs[2].first, good.dirs[3].first),
+            (Some(Zxid(3)), None)
+        );
+
+        let differs = judge(&[&all, &[set(1, 1), failed_multi(2, b""), set(3, 9)]]);
+        assert_eq!(differs.violation.unwrap().0, Zxid(3));
+        let hole = judge(&[&all, &[set(1, 1), error(3)]]);
+        assert_eq!(hole.violation.unwrap().0, Zxid(2));
+    }
+
+    #[test]
+    fn logs_in_use_or_missing_are_refused() {
+        let dir = log(&[set(1, 1)]);
+        let _in_use = RealDisk::open(dir.path(), dir.path(), false).unwrap();
+        assert!(compare(&[dir.path()]).is_err());
+        assert!(compare(&[Path::new("/nowhere/at/all")]).is_err());
+    }
+}
