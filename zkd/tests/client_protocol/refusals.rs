@@ -187,7 +187,7 @@ fn garbage_never_panics() {
             ..PrepOptions::default()
         };
         let mut s = TestServer::with(ServerOptions::default(), prep);
-        let mut clients = vec![s.connect(), s.connect()];
+        let mut clients = [s.connect(), s.connect()];
         for xid in 0..120 {
             let at = usize::try_from(prng.below(clients.len() as u64)).unwrap();
             let client = clients[at];

@@ -225,15 +225,6 @@ fn the_order_of_checks_of_the_others() {
         OpCode::Create,
         &create_acl("/locked", b"", Some(&locked), 0),
     );
-    let unreadable = [Acl {
-        perms: perms::CREATE | perms::DELETE,
-        id: Id::new("world", "anyone"),
-    }];
-    s.ask(
-        c,
-        OpCode::Create,
-        &create_acl("/dark", b"", Some(&unreadable), 0),
-    );
     s.create(c, "/a");
     s.create(c, "/a/b");
     for (path, version, err) in [
@@ -275,6 +266,23 @@ fn the_order_of_checks_of_the_others() {
             "{path:?}"
         );
     }
+    assert_eq!(s.err(c, OpCode::SetData, &set_data("/", b"root", -1)), 0);
+}
+
+#[test]
+fn the_order_of_checks_of_check() {
+    let mut s = TestServer::new();
+    let c = s.connect();
+    let unreadable = [Acl {
+        perms: perms::CREATE | perms::DELETE,
+        id: Id::new("world", "anyone"),
+    }];
+    s.ask(
+        c,
+        OpCode::Create,
+        &create_acl("/dark", b"", Some(&unreadable), 0),
+    );
+    s.create(c, "/a");
     let check = |path, version| multi(&[(OpCode::Check, path_version(path, version))]);
     for (path, version, err) in [
         ("a", 0, -8),
@@ -288,7 +296,6 @@ fn the_order_of_checks_of_the_others() {
         let results = multi_results(&reply.body);
         assert_eq!((reply.err, results[0].1), (0, err), "check {path:?}");
     }
-    assert_eq!(s.err(c, OpCode::SetData, &set_data("/", b"root", -1)), 0);
 }
 
 #[test]
