@@ -208,7 +208,7 @@ pub struct Forwarded {
     pub payload: Bytes,
 }
 
-/// REQUEST.
+/// REQUEST. Sessions are opened and closed without identities, and then `authinfo` is null.
 #[must_use]
 pub fn request(request: &Forwarded, ids: &[Id]) -> QuorumPacket {
     let mut data = Vec::with_capacity(16 + request.payload.len());
@@ -218,7 +218,7 @@ pub fn request(request: &Forwarded, ids: &[Id]) -> QuorumPacket {
     out.int(request.op);
     out.raw(&request.payload);
     QuorumPacket {
-        authinfo: Some(ids.to_vec()),
+        authinfo: (!ids.is_empty()).then(|| ids.to_vec()),
         ..QuorumPacket::with(packet::REQUEST, Zxid::NONE, data)
     }
 }

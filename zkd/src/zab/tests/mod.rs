@@ -2,6 +2,7 @@
 
 mod pair;
 mod simulation;
+mod streams;
 
 use bytes::Bytes;
 
