@@ -1,8 +1,10 @@
 //! Tests of leader and learner together, and what they share.
 
 mod pair;
+mod refusals;
 mod simulation;
 mod streams;
+mod transcripts;
 
 use bytes::Bytes;
 
