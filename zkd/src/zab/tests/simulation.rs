@@ -251,7 +251,10 @@ impl Sim {
             return;
         };
         leader.step(self.now, input);
-        self.leader_ready(node);
+        // A driver may give several inputs before it asks what follows from them.
+        if !self.prng.one_in(6) {
+            self.leader_ready(node);
+        }
     }
 
     fn leader_ready(&mut self, node: usize) {
@@ -323,6 +326,9 @@ impl Sim {
             return;
         };
         learner.step(self.now, input);
+        if self.prng.one_in(6) {
+            return;
+        }
         loop {
             let Role::Learning(learner, link) = &mut self.nodes[node].role else {
                 return;
