@@ -281,7 +281,7 @@ impl Sim {
                 } = event
                 {
                     if std::env::var("ZKD_SEED").is_ok() {
-                        println!(
+                        eprintln!(
                             "{} brings {learner} by {mode:?} from {} to {}, has {:?}",
                             self.nodes[node].sid,
                             Zxid(*from),
@@ -338,7 +338,7 @@ impl Sim {
             assert_eq!(ready.fatal, None, "server {}", self.nodes[node].sid);
             if let Some(reason) = ready.failed {
                 if std::env::var("ZKD_SEED").is_ok() {
-                    println!("{} leaves its leader: {reason}", self.nodes[node].sid);
+                    eprintln!("{} leaves its leader: {reason}", self.nodes[node].sid);
                 }
                 self.end_role(node);
                 return;
@@ -797,7 +797,7 @@ impl Sim {
                 }
                 Role::Learning(learner, link) => format!("learns {} on {link:?}", learner.epoch()),
             };
-            println!("server {} {role}; {} txns", node.sid, node.tree.len());
+            eprintln!("server {} {role}; {} txns", node.sid, node.tree.len());
         }
         panic!(
             "the servers never came together over {} txns, {} links",
@@ -823,7 +823,7 @@ fn simulate(seed: u64, modes: &mut BTreeMap<String, u64>) -> (u64, usize) {
 fn nothing_committed_is_lost() {
     if let Ok(seed) = std::env::var("ZKD_SEED") {
         let ran = simulate(seed.parse().unwrap(), &mut BTreeMap::new());
-        println!("{ran:?}");
+        eprintln!("{ran:?}");
         return;
     }
     let mut modes: BTreeMap<String, u64> = BTreeMap::new();
@@ -845,7 +845,7 @@ fn nothing_committed_is_lost() {
             *modes.entry(mode).or_default() += count;
         }
     }
-    println!("{reigns} reigns, {txns} txns, {modes:?}");
+    eprintln!("{reigns} reigns, {txns} txns, {modes:?}");
     assert!(
         modes.len() == 3 && modes.values().all(|&count| count > 50),
         "every mode was met: {modes:?}"

@@ -391,17 +391,7 @@ impl Stage {
                 leader.propose(txn(zxid));
                 self.leader_ready();
             }
-            "sync" => {
-                let learner = self.learners.get_mut(&number(1)).unwrap();
-                learner.request(SessionId(0x77), Xid(1), 9, Bytes::new(), &[]);
-                self.learner(number(1), LearnerInput::Receiving);
-            }
-            "revalidate" => {
-                self.verdict = words[2] == "yes";
-                let learner = self.learners.get_mut(&number(1)).unwrap();
-                learner.revalidate(SessionId(0x77), 4000);
-                self.learner(number(1), LearnerInput::Receiving);
-            }
+            "sync" | "revalidate" => self.ask(&words),
             "say" | "tell" => self.forge(words[0] == "say", number(1), words[2], zxid(words[3])),
             "elsewhere" => {
                 let sids = words[1..].iter().map(|sid| ServerId(sid.parse().unwrap()));
@@ -423,6 +413,19 @@ impl Stage {
             "end" => self.end(words[1]),
             other => panic!("unknown command {other}"),
         }
+    }
+
+    /// A client of a learner wants something of the leader.
+    fn ask(&mut self, words: &[&str]) {
+        let sid = words[1].parse().unwrap();
+        let learner = self.learners.get_mut(&sid).unwrap();
+        if words[0] == "sync" {
+            learner.request(SessionId(0x77), Xid(1), 9, Bytes::new(), &[]);
+        } else {
+            self.verdict = words[2] == "yes";
+            learner.revalidate(SessionId(0x77), 4000);
+        }
+        self.learner(sid, LearnerInput::Receiving);
     }
 
     fn forge(&mut self, to_leader: bool, sid: i64, kind: &str, zxid: Zxid) {
