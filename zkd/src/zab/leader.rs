@@ -341,6 +341,11 @@ impl Leader {
         self.out.send.push((link, Outgoing::Packet(packet)));
     }
 
+    /// Whether the reign has ended.
+    pub(super) fn over(&self) -> bool {
+        self.over
+    }
+
     /// Closes a link, and says why.
     pub(super) fn close(&mut self, link: LinkId, reason: &str) {
         let sid = self

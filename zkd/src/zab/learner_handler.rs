@@ -231,26 +231,17 @@ impl Leader {
             accepted,
             ..
         } = claim;
-        // A server has one link; whoever connects again has lost the old one. What its disk holds may now
-        // be cut back, so its ACKs count anew.
-        let old: Vec<LinkId> = self
-            .links
-            .iter()
-            .filter(|&(&other, link)| other != id && link.sid == sid)
-            .map(|(&other, _)| other)
-            .collect();
-        for other in old {
-            self.close(other, "it connected again");
-        }
-        self.proposals.forget(sid);
-        self.new_leader_acks.remove(sid);
         let Some(link) = self.links.get_mut(&id) else {
-            return; // the role ended with the old link
+            return;
         };
         link.sid = sid;
         link.kind = kind;
         link.phase = Phase::AwaitingEpoch;
         link.silent_until = None;
+        self.close_older_links(id, sid);
+        if self.over() {
+            return;
+        }
         let votes =
             kind == LearnerKind::Participant && self.config.verifier.voters().contains(&sid);
         if self.stage != Stage::Epoch && votes && accepted > self.epoch() {
@@ -268,6 +259,22 @@ impl Leader {
         } else if self.epoch_promised {
             self.send_leader_info(id);
         }
+    }
+
+    /// A server has one link; whoever connects again has lost the old one. What its disk holds may now be
+    /// cut back, so its ACKs count anew.
+    fn close_older_links(&mut self, newest: LinkId, sid: ServerId) {
+        let old: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|&(&other, link)| other != newest && link.sid == sid)
+            .map(|(&other, _)| other)
+            .collect();
+        for other in old {
+            self.close(other, "it connected again");
+        }
+        self.proposals.forget(sid);
+        self.new_leader_acks.remove(sid);
     }
 
     /// Whether this link waits for another one with the same id to show that it lives.

@@ -97,6 +97,27 @@ fn leader_process_followerinfo_twice_or_on_a_second_link() {
     assert!(leader.next_zxid().is_none());
 }
 
+/// Only the link is lost when a server connects again, not the quorum.
+#[test]
+fn a_follower_that_connects_again_does_not_end_the_reign() {
+    let mut leader = leader(3);
+    join(&mut leader, 7, 2);
+    assert!(hear(&mut leader, 7, ack(z(2, 0))).established);
+    // The end of its old link is seen later than the new one.
+    let ready = connect(&mut leader, 8, info(2, 2));
+    assert!(ready.close.is_empty() && ready.send.is_empty());
+    leader.step(NOW, LeaderInput::Closed(LinkId(7)));
+    let ready = leader.ready();
+    assert_eq!(ready.failed, None);
+    let sent = Outgoing::Packet(wire::leader_info(Epoch(2)));
+    assert_eq!(ready.send, [(LinkId(8), sent.clone())]);
+    // Once more, while it is not serving yet.
+    let ready = connect(&mut leader, 9, info(2, 2));
+    assert_eq!(ready.close, [LinkId(8)]);
+    assert_eq!(ready.failed, None);
+    assert_eq!(ready.send, [(LinkId(9), sent)]);
+}
+
 #[test]
 fn leader_process_ackepoch_out_of_turn_or_twice() {
     let mut leader = leader(5);
@@ -156,7 +177,6 @@ fn leader_process_ack_before_newleader_counts_with_it() {
     let mut leader = leader(3);
     join(&mut leader, 7, 2);
     assert!(hear(&mut leader, 7, ack(z(2, 0))).established);
-    leader.step(NOW, LeaderInput::Closed(LinkId(7)));
     leader.propose(txn(z(2, 1)));
     let _ = connect(&mut leader, 8, info(3, 1));
     let _ = hear(&mut leader, 8, ack_epoch());
