@@ -772,8 +772,8 @@ impl Sim {
     fn settle(&mut self) {
         for round in 1..200 {
             self.run(400, false);
-            // A server that promised a later epoch than the leader's can join only after an election; as
-            // in Apache, somebody has to call one.
+            // An observer that promised a later epoch than the leader's can join only after an election;
+            // as in Apache, somebody has to call one.
             if round % 20 == 0 {
                 (0..self.nodes.len()).for_each(|node| self.step_down(node));
             }
