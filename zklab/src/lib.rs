@@ -21,6 +21,9 @@ pub mod ensemble;
 // Floor 4: what can be seen of it.
 pub mod observe;
 
+// Floor 4: what can be done to it.
+pub mod fault;
+
 // Floor 5: the process that owns an ensemble.
 pub mod supervisor;
 

@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 15] = [
+const TESTS: [Test; 18] = [
     ("nodes_reach_each_other", nodes_reach_each_other),
     ("a_delay_is_what_was_asked", a_delay_is_what_was_asked),
     ("loss_is_what_was_asked", loss_is_what_was_asked),
@@ -63,6 +63,18 @@ const TESTS: [Test; 15] = [
     (
         "an_ensemble_lives_in_namespaces",
         an_ensemble_lives_in_namespaces,
+    ),
+    (
+        "links_are_set_shown_and_reset",
+        links_are_set_shown_and_reset,
+    ),
+    (
+        "an_isolated_leader_is_replaced_and_comes_back",
+        an_isolated_leader_is_replaced_and_comes_back,
+    ),
+    (
+        "faults_that_make_no_sense_are_refused",
+        faults_that_make_no_sense_are_refused,
     ),
     ("exec_runs_inside", exec_runs_inside),
     (
@@ -540,6 +552,122 @@ fn an_ensemble_lives_in_namespaces() {
     assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "hello");
     lab.json("down");
     assert_eq!(std::fs::read_dir(lab.dir.path()).unwrap().count(), 0);
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn links_are_set_shown_and_reset() {
+    let lab = Lab::new();
+    lab.json("up --nodes 3 --net tun --seed 8f21c0");
+    let set = lab.json("link set n1:n2 --delay 20ms --loss 1%");
+    assert_eq!(set["links"], serde_json::json!(["n1>n2", "n2>n1"]));
+    lab.json("link set n1>n2 --delay 30ms");
+    let shown = lines(&lab.run("--json link show"));
+    assert_eq!(shown.len(), 6);
+    let find = |name: &str| shown.iter().find(|link| link["link"] == name).unwrap();
+    assert_eq!(find("n1>n2")["delay_us"], 30_000);
+    assert_eq!(find("n1>n2")["loss"], 0.01, "what was not named stays");
+    assert_eq!(find("n2>n1")["delay_us"], 20_000);
+    assert_eq!(find("n2>n3")["delay_us"], 0);
+    assert!(find("n2>n3")["sent"].as_u64().unwrap() > 0);
+    let text = lab.run("link show n1>n2");
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(text.contains("30ms") && text.contains("1%"), "{text}");
+    lab.json("link reset n1");
+    let shown = lines(&lab.run("--json link show n1:n2"));
+    assert!(
+        shown
+            .iter()
+            .all(|link| link["delay_us"] == 0 && link["loss"] == 0.0)
+    );
+    lab.json("link set n1>n2 --jitter 1ms --for 50ms");
+    let deadline = Instant::now() + PATIENCE;
+    while lines(&lab.run("--json link show n1>n2"))[0]["jitter_us"] != 0 {
+        assert!(Instant::now() < deadline, "it was not undone");
+    }
+}
+
+fn an_isolated_leader_is_replaced_and_comes_back() {
+    let lab = Lab::new();
+    let up = lab.json("up --nodes 5 --net tun --tick 100ms");
+    let old = up["leader"].as_str().unwrap().to_owned();
+    let cut = lab.json("partition isolate leader");
+    assert_eq!(cut["links"].as_array().unwrap().len(), 8);
+    assert_eq!(cut["of"], 20);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let replaced = loop {
+        let status = lab.json("status");
+        let leaders: Vec<&Value> = status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|node| node["role"] == "leader")
+            .collect();
+        if let [leader] = leaders[..]
+            && leader["id"] != *old
+        {
+            break leader.clone();
+        }
+        assert!(Instant::now() < deadline, "never replaced: {status}");
+    };
+    assert!(replaced["epoch"].as_i64() > up["epoch"].as_i64());
+    let new = replaced["id"].as_str().unwrap();
+    assert!(
+        lab.run(&format!("cli {new} create /a hello"))
+            .status
+            .success()
+    );
+    let heal = lab.json("heal --wait");
+    assert_eq!(heal["healed"], serde_json::json!(["f1"]));
+    assert!(heal["serving_ms"].is_number());
+    let read = lab.run(&format!("cli {old} get /a"));
+    assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "hello");
+    let again = lab.json("partition ring --style jam --for 100ms --wait");
+    assert_eq!(again["links"].as_array().unwrap().len(), 10);
+    assert_eq!(again["healed"]["serving"], 5);
+    assert_eq!(lab.json("heal")["healed"], serde_json::json!([]));
+}
+
+fn faults_that_make_no_sense_are_refused() {
+    let lab = Lab::new();
+    lab.json("up --nodes 3 --net tun");
+    for words in [
+        "partition",
+        "partition rin",
+        "partition halves n1",
+        "partition isolate",
+        "partition isolate n9",
+        "partition one-way n1:n2",
+        "partition ring --style melt",
+        "partition ring --wait",
+        "link set n1:n2",
+        "link set n1:n9 --loss 1%",
+        "link set n1:n1 --loss 1%",
+        "link set n1:n2 --loss 200%",
+        "link set n1:n2 --rate 10",
+        "link set n1:n2 --delay 5",
+        "heal f7",
+    ] {
+        let output = lab.run(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "zklab {words}: {errors}");
+    }
+    let shown = lines(&lab.run("--json link show"));
+    assert!(
+        shown
+            .iter()
+            .all(|link| link["cut"] == false && link["loss"] == 0.0)
+    );
+    lab.json("down");
+    lab.json("up --nodes 1");
+    let refused = lab.run("partition ring");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("loopback"));
 }
 
 fn exec_runs_inside() {

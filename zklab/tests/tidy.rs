@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 8] = [
     &[],
     &["net", "node", "probe"],
     &["ensemble"],
-    &["observe"],
+    &["observe", "fault"],
     &["supervisor"],
     &["report"],
     &["cli", "command"],

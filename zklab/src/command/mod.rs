@@ -8,6 +8,7 @@ mod exec;
 mod kill_leader;
 mod labs;
 mod logs;
+mod network;
 mod nodes;
 mod up;
 
@@ -93,6 +94,9 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Down(args) => labs::down(context, args),
         Command::Ls => labs::ls(context),
         Command::Status(args) => labs::status(context, &args),
+        Command::Link { command } => network::link(context, command),
+        Command::Partition(args) => network::partition(context, args),
+        Command::Heal(args) => network::heal(context, args),
         Command::Exec(args) => exec::run(context, &args),
         Command::Env => labs::env(context),
         Command::KillLeader(args) => kill_leader::run(context, &args),

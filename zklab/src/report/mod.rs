@@ -3,6 +3,7 @@
 pub mod election;
 pub mod ensemble;
 pub mod history;
+pub mod network;
 pub mod paint;
 pub mod progress;
 

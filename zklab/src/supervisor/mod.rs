@@ -9,6 +9,7 @@ pub mod client;
 pub mod home;
 pub mod kill_leader;
 pub mod lifecycle;
+pub mod network;
 pub mod protocol;
 pub mod up;
 
@@ -31,6 +32,7 @@ use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
 use crate::event::{LabEventKind, Source};
 use crate::failure::{Context, Exit, Failure};
+use crate::fault::Board;
 use crate::net::{self, NetKind};
 use crate::observe::stall::StallMeter;
 
@@ -44,6 +46,8 @@ pub struct Lab {
     pub ensemble: Arc<Ensemble>,
     /// How the machine behaved.
     pub stall: StallMeter,
+    /// What is wrong with its network.
+    pub board: Board,
     root: Root,
     home: Home,
     /// The lab is this process's as long as this is open.
@@ -179,6 +183,24 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
         }
         Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
         Request::Info => talk.finish(Ok(lab.info())).await,
+        Request::LinkSet {
+            links,
+            change,
+            for_ms,
+        } => {
+            talk.finish(network::set(&lab, &links, &change, for_ms).await)
+                .await;
+        }
+        Request::LinkReset { links } => talk.finish(network::reset(&lab, &links).await).await,
+        Request::LinkShow { links } => talk.finish(network::show(&lab, &links).await).await,
+        Request::Partition(request) => {
+            let work = network::partition(&lab, &request);
+            talk.finish_unless_gone(work).await;
+        }
+        Request::Heal { what, core, wait } => {
+            let work = network::heal(&lab, what.as_deref(), &core, wait);
+            talk.finish_unless_gone(work).await;
+        }
         Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
         Request::Start { nodes } => talk.finish(lifecycle::start(ensemble, &nodes).await).await,
         Request::Stop { nodes } => talk.finish(lifecycle::stop(ensemble, &nodes).await).await,
@@ -250,6 +272,7 @@ impl Lab {
             })
         };
         Ok(Self {
+            board: network::board(&ensemble, request.seed),
             ensemble,
             stall,
             root,

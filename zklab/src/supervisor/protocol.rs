@@ -14,8 +14,11 @@ use serde_json::Value;
 
 use crate::event::{LabEvent, Role};
 use crate::failure::{Exit, Failure};
+use crate::fault::{LinkChange, Style};
 use crate::id::NodeId;
 use crate::net::NetKind;
+use crate::net::emulator::Traffic;
+use crate::net::link::LinkFaults;
 use crate::node::{Membership, ServerKind};
 use crate::observe::clients::Tally;
 use crate::observe::waterfall::Reelection;
@@ -33,6 +36,36 @@ pub enum Request {
     Status,
     /// Addresses and files.
     Info,
+    /// Change the faults of single links.
+    LinkSet {
+        /// Which, as typed.
+        links: Vec<String>,
+        /// What changes.
+        change: LinkChange,
+        /// Undo it after this time.
+        for_ms: Option<u64>,
+    },
+    /// Make single links clean.
+    LinkReset {
+        /// Which, as typed.
+        links: Vec<String>,
+    },
+    /// The links and what they carried.
+    LinkShow {
+        /// Which, as typed; none is all.
+        links: Vec<String>,
+    },
+    /// Put a partition in.
+    Partition(PartitionRequest),
+    /// Take faults of the network out.
+    Heal {
+        /// One partition by its id; none is everything.
+        what: Option<String>,
+        /// Only what is between these nodes, as typed.
+        core: Vec<String>,
+        /// Answer when every voter that runs serves.
+        wait: bool,
+    },
     /// The way into a node's namespaces.
     Door {
         /// Which, as typed.
@@ -128,6 +161,19 @@ pub struct UpRequest {
     pub one_by_one: bool,
     /// When the user asked, by the system's monotonic clock.
     pub asked_us: u64,
+}
+
+/// Who is to lose sight of whom.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PartitionRequest {
+    /// The kind and what belongs to it, as typed.
+    pub words: Vec<String>,
+    /// What happens on the links.
+    pub style: Style,
+    /// Heal it after this time.
+    pub for_ms: Option<u64>,
+    /// Answer when it is healed and every voter that runs serves.
+    pub wait: bool,
 }
 
 /// How leaders shall die.
@@ -356,6 +402,82 @@ pub struct KillReport {
     pub verdict: String,
     /// How the command ends.
     pub exit: Exit,
+}
+
+/// Links were made bad, or clean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// The command.
+    pub cmd: String,
+    /// The lab.
+    pub lab: String,
+    /// The name under which it can be healed, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What was asked for, with the nodes that were chosen.
+    pub what: String,
+    /// What was done to the links: `cut`, `jammed`, `slowed`, `set`.
+    pub done: String,
+    /// The links: `n1>n2`.
+    pub links: Vec<String>,
+    /// Of so many.
+    pub of: usize,
+    /// How long it took until it was in force on all of them, in microseconds.
+    pub effective_us: u64,
+    /// What came of the heal, if that was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healed: Option<HealReport>,
+    /// How the command ends.
+    pub exit: Exit,
+}
+
+/// Faults of the network were taken out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// `heal`.
+    pub cmd: String,
+    /// The lab.
+    pub lab: String,
+    /// Ids of partitions, and `links` for what was set on single links.
+    pub healed: Vec<String>,
+    /// How long it took until it was in force on all links, in microseconds.
+    pub effective_us: u64,
+    /// When the first packet came over a link that had been blocked, after the heal.
+    pub first_delivery_ms: Option<f64>,
+    /// When every voter that runs served, after the heal; if that was waited for.
+    pub serving_ms: Option<f64>,
+    /// Voters that serve.
+    pub serving: usize,
+    /// All voters.
+    pub voters: usize,
+    /// How the command ends.
+    pub exit: Exit,
+}
+
+/// Links as they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinksReport {
+    /// One for each.
+    pub links: Vec<LinkReport>,
+}
+
+/// One directed link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// `n1>n2`.
+    pub link: String,
+    /// What is wrong with it.
+    #[serde(flatten)]
+    pub faults: LinkFaults,
+    /// What it has carried.
+    #[serde(flatten)]
+    pub traffic: Traffic,
 }
 
 /// Where everything is.

@@ -1,0 +1,165 @@
+//! Who loses sight of whom in each kind of partition: pure functions over the numbers of nodes.
+
+use serde::{Deserialize, Serialize};
+use zkd::prng::Prng;
+
+use crate::net::link::LinkFaults;
+
+/// What "slow" adds to the delay of a link, in microseconds.
+const SLOW_US: u64 = 500_000;
+
+/// What happens on the links of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Style {
+    /// Packets are lost.
+    #[default]
+    Drop,
+    /// Packets are held, and let go when it heals.
+    Jam,
+    /// Packets come half a second later.
+    Slow,
+}
+
+impl Style {
+    /// Puts it on a link.
+    pub fn apply(self, link: &mut LinkFaults) {
+        match self {
+            Self::Drop => link.cut = true,
+            Self::Jam => link.jam = true,
+            Self::Slow => link.delay_us += SLOW_US,
+        }
+    }
+
+    /// What it does to links, in one word.
+    #[must_use]
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Drop => "cut",
+            Self::Jam => "jammed",
+            Self::Slow => "slowed",
+        }
+    }
+}
+
+/// The kinds that need no node to be named.
+pub const KINDS: [&str; 7] = [
+    "majority", "minority", "halves", "isolate", "leader", "bridge", "ring",
+];
+
+/// A directed link, from one node's number to another's.
+pub type Pair = (usize, usize);
+
+/// All links between the two groups, in both directions.
+#[must_use]
+pub fn between(one: &[usize], other: &[usize]) -> Vec<Pair> {
+    let mut links = Vec::new();
+    for a in one {
+        for b in other {
+            if a != b {
+                links.extend([(*a, *b), (*b, *a)]);
+            }
+        }
+    }
+    links
+}
+
+/// All links that lead from one group to the other.
+#[must_use]
+pub fn one_way(from: &[usize], to: &[usize]) -> Vec<Pair> {
+    let all = from.iter().flat_map(|a| to.iter().map(|b| (*a, *b)));
+    all.filter(|(a, b)| a != b).collect()
+}
+
+/// The others.
+#[must_use]
+pub fn rest(count: usize, group: &[usize]) -> Vec<usize> {
+    (0..count).filter(|node| !group.contains(node)).collect()
+}
+
+/// Two halves as equal as they can be, drawn by chance.
+#[must_use]
+pub fn halves(count: usize, chances: &mut Prng) -> Vec<Pair> {
+    let mut nodes = shuffled(count, chances);
+    let other = nodes.split_off(count / 2);
+    between(&nodes, &other)
+}
+
+/// Two halves that do not see each other, and one node that sees both; drawn by chance.
+#[must_use]
+pub fn bridge(count: usize, chances: &mut Prng) -> Vec<Pair> {
+    let mut nodes = shuffled(count, chances);
+    nodes.pop();
+    let other = nodes.split_off(nodes.len() / 2);
+    between(&nodes, &other)
+}
+
+/// Every node sees a majority, and no two see the same: each keeps its nearest neighbours on a circle that
+/// is drawn by chance.
+#[must_use]
+pub fn ring(count: usize, chances: &mut Prng) -> Vec<Pair> {
+    let circle = shuffled(count, chances);
+    // With itself a node sees 2 * reach + 1.
+    let reach = (count / 2).div_ceil(2);
+    let mut links = Vec::new();
+    for (a, from) in circle.iter().enumerate() {
+        for (b, to) in circle.iter().enumerate() {
+            let apart = a.abs_diff(b);
+            if apart.min(count - apart) > reach {
+                links.push((*from, *to));
+            }
+        }
+    }
+    links
+}
+
+fn shuffled(count: usize, chances: &mut Prng) -> Vec<usize> {
+    let mut nodes: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        let other = chances.below(last as u64 + 1);
+        nodes.swap(
+            last,
+            usize::try_from(other).expect("below the number of nodes"),
+        );
+    }
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whom each node sees, itself included.
+    fn seen(count: usize, cut: &[Pair]) -> Vec<usize> {
+        (0..count)
+            .map(|a| count - (0..count).filter(|b| cut.contains(&(a, *b))).count())
+            .collect()
+    }
+
+    #[test]
+    fn on_a_ring_everybody_sees_a_majority_and_of_five_no_more() {
+        for count in 1..10 {
+            let cut = ring(count, &mut Prng::new(3));
+            assert!(seen(count, &cut).iter().all(|seen| *seen > count / 2));
+        }
+        assert_eq!(seen(5, &ring(5, &mut Prng::new(3))), [3; 5]);
+        assert_eq!(ring(5, &mut Prng::new(3)).len(), 10);
+    }
+
+    #[test]
+    fn halves_and_a_bridge_are_as_large_as_they_can_be() {
+        let mut halves = seen(5, &halves(5, &mut Prng::new(1)));
+        halves.sort_unstable();
+        assert_eq!(halves, [2, 2, 3, 3, 3]);
+        let mut bridge = seen(5, &bridge(5, &mut Prng::new(1)));
+        bridge.sort_unstable();
+        assert_eq!(bridge, [3, 3, 3, 3, 5]);
+    }
+
+    #[test]
+    fn one_way_leaves_the_way_back() {
+        assert_eq!(one_way(&[0], &[0, 1, 2]), [(0, 1), (0, 2)]);
+        assert_eq!(between(&[0], &rest(3, &[0])).len(), 4);
+        assert!(between(&[0], &[]).is_empty());
+    }
+}
