@@ -99,6 +99,8 @@ metrics! {
     stale_sessions_expired: Counter = "stale_sessions_expired",
     /// Credentials that were refused.
     auth_failed_count: Counter = "auth_failed_count",
+    /// Txns after which the tree's digest was not the leader's.
+    digest_mismatches_count: Counter = "digest_mismatches_count",
     /// Bytes from clients.
     bytes_received_count: Counter = "bytes_received_count",
     /// Bytes of answers to clients.

@@ -30,7 +30,7 @@ use crate::record::proto::ConnectRequest;
 use crate::record::txn::TxnRecord;
 use crate::session::{TouchTable, session_id_start};
 use crate::time::{Instant, Now};
-use crate::tree::{DataTree, EventKind, TriggerSink};
+use crate::tree::{DataTree, EventKind, TriggerSink, digest};
 use crate::watch::WatchManager;
 
 /// Why a connection is not accepted: it is closed without a byte.
@@ -631,8 +631,33 @@ fn note_wake(lane: &mut Lane, cnxn: &Arc<ServerCnxn>, woken: &mut Vec<Arc<Server
 }
 
 impl Batch<'_> {
+    /// Compares the tree with the leader's, as far as the txn says what that was. Servers that differ are
+    /// told of, loudly; they are not stopped, as in Apache: the difference is older than this txn. While
+    /// nobody is served the tree may be a fuzzy one that is still catching up.
+    fn compare_digest(&self, tree: &DataTree, record: &TxnRecord) {
+        let Some(expected) = record.digest.filter(|d| d.version == digest::VERSION) else {
+            return;
+        };
+        let found = tree.digest();
+        if found == expected.tree_digest || !self.server.is_serving() {
+            return;
+        }
+        let metrics = self.server.metrics();
+        if metrics.digest_mismatches_count.count() == 0 {
+            tracing::error!(
+                zxid = %record.header.zxid,
+                found = format_args!("{found:x}"),
+                expected = format_args!("{:x}", expected.tree_digest),
+                "this server's znodes differ from the leader's; remove its data directory and let it \
+                 synchronize anew (told once, counted in zk_digest_mismatches_count)"
+            );
+        }
+        metrics.digest_mismatches_count.increment();
+    }
+
     fn txn(&mut self, tree: &mut DataTree, record: &TxnRecord) {
         let applied = tree.apply(record, self);
+        self.compare_digest(tree, record);
         let header = &record.header;
         let session = header.client_id;
         let Some(cnxn) = self.registry.by_session.get(&session).cloned() else {

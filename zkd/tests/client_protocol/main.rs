@@ -2,6 +2,7 @@
 //! What is expected was observed on Apache ZooKeeper or read in its code.
 
 mod auth;
+mod digests;
 mod golden;
 mod handshake;
 mod harness;
