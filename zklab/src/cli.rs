@@ -128,6 +128,8 @@ pub enum Command {
     Heal(HealArgs),
     /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2
     Exec(ExecArgs),
+    /// Let clients work on the ensemble and record what they are told
+    Load(LoadArgs),
     /// Judge a recorded history: does it keep ZooKeeper's promises?
     Check(CheckArgs),
     /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
@@ -445,6 +447,37 @@ pub struct EventsArgs {
     /// Only of the last while
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub since: Option<Duration>,
+}
+
+/// `load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The lab's name (default: that of --lab)
+    pub name: Option<String>,
+    /// Clients, each with a session of its own
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub clients: u32,
+    /// Operations a second, of all clients together
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+    /// What they do, with weights
+    #[arg(long, value_name = "MIX")]
+    #[arg(default_value = "cas=3,set=3,get=3,watch=1,create,delete,seq,ephemeral,multi,sync")]
+    pub mix: String,
+    /// For how long
+    #[arg(long = "for", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub for_: Duration,
+    /// The session timeout to ask for
+    #[arg(long, default_value = "4s", value_parser = duration, value_name = "DURATION")]
+    pub session_timeout: Duration,
+    /// Where the history goes
+    #[arg(long, default_value = "history.ndjson", value_name = "FILE")]
+    pub history: PathBuf,
+    /// All choices come from it (default: a new one)
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 /// `check`.

@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod kill_leader;
 mod labs;
+mod load;
 mod logs;
 mod network;
 mod nodes;
@@ -108,6 +109,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Restart(args) => nodes::restart(context, args),
         Command::Logs(args) => logs::run(context, &args),
         Command::Events(args) => events::run(context, &args),
+        Command::Load(args) => load::run(context, args),
         Command::Check(args) => check::run(context, &args),
         Command::Cli(args) => cli::run(context, args),
         Command::Doctor => Ok(doctor::run(context)),

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod clients;
 pub mod history;
+pub mod load;
 pub mod logs;
 pub mod stall;
 pub mod waterfall;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zkd::error::ErrorCode;
@@ -258,7 +258,7 @@ impl Session {
 }
 
 /// A frame: its length, then what `fill` writes.
-fn frame(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+pub(crate) fn frame(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     fill(&mut Writer::new(&mut bytes));
     let length = u32::try_from(bytes.len() - 4).expect("the lab's requests are small");
@@ -266,7 +266,10 @@ fn frame(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     bytes
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, SessionError> {
+/// A frame without its length. Not to be dropped half-way: what was read would be lost.
+pub(crate) async fn read_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Vec<u8>, SessionError> {
     let length = stream.read_i32().await?;
     let length = usize::try_from(length)
         .ok()

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::Out;
+use super::{Out, time};
 use crate::observe::check::Verdict;
+use crate::observe::load::Summary;
 use crate::observe::logs::LogsVerdict;
 
 /// A count with thin gaps: `19 884`.
@@ -18,6 +19,41 @@ pub fn count(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A load is over.
+pub fn load(out: &Out, seed: u64, name: &str, summary: &Summary) {
+    let ops = summary.ok + summary.failed + summary.unknown;
+    out.json(&json!({
+        "v": 1,
+        "cmd": "load",
+        "seed": format!("{seed:#x}"),
+        "history": name,
+        "root": summary.root,
+        "ops": ops,
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "unknown": summary.unknown,
+        "ms": {
+            "p50": summary.p50_ms,
+            "p99": summary.p99_ms,
+            "longest_gap": summary.longest_gap_ms,
+        },
+        "end_zxid": summary.end.map(|zxid| zxid.to_string()),
+    }));
+    out.line(&format!(
+        "{} ops  ok {}  failed {}  unknown {}  p50 {}  p99 {}  longest gap {} → {name}",
+        count(ops),
+        count(summary.ok),
+        count(summary.failed),
+        count(summary.unknown),
+        time(summary.p50_ms),
+        time(summary.p99_ms),
+        time(summary.longest_gap_ms),
+    ));
+    if summary.end.is_none() {
+        out.line("note: no server served any more, so the end state was not read");
+    }
 }
 
 /// A history was judged.

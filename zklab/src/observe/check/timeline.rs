@@ -37,6 +37,8 @@ pub(super) struct Timeline<'h> {
     pub(super) history: &'h History,
     /// By path, then zxid.
     mutations: Vec<Mutation>,
+    /// For each mutation the place of the create that it rests on.
+    births: Vec<Option<u32>>,
     /// Where each path begins, and the end.
     starts: Vec<u32>,
     /// Operations that were never answered but left traces: the zxid they got, and for a sequential create its path.
@@ -59,6 +61,7 @@ impl<'h> Timeline<'h> {
         let mut timeline = Self {
             history,
             mutations: Vec::with_capacity(history.ops.len()),
+            births: Vec::new(),
             starts: Vec::new(),
             settled: HashMap::new(),
             doubled: Vec::new(),
@@ -158,6 +161,15 @@ impl<'h> Timeline<'h> {
 
     fn sort(&mut self) {
         self.mutations.sort_by_key(|m| (m.path, m.zxid));
+        let mut birth: Option<(PathId, u32)> = None;
+        self.births.clear();
+        for (index, mutation) in self.mutations.iter().enumerate() {
+            if mutation.change == Change::Born {
+                birth = Some((mutation.path, op_index(index).0));
+            }
+            let own = birth.filter(|(path, _)| *path == mutation.path);
+            self.births.push(own.map(|(_, index)| index));
+        }
         let mut starts = vec![0_u32; self.history.paths.len() + 1];
         for mutation in &self.mutations {
             starts[mutation.path.0 as usize + 1] += 1;
@@ -251,9 +263,10 @@ impl<'h> Timeline<'h> {
 
     /// The create behind the znode that is there at this state, if it is known.
     pub(super) fn birth(&self, path: PathId, zxid: Zxid) -> Option<&Mutation> {
-        let mutations = self.of_path(path);
-        let known = &mutations[..mutations.partition_point(|m| m.zxid <= zxid)];
-        known.iter().rev().find(|m| m.change == Change::Born)
+        let before = self.of_path(path).partition_point(|m| m.zxid <= zxid);
+        let last = (self.starts[path.0 as usize] as usize + before).checked_sub(1)?;
+        let birth = self.births[last].filter(|_| before > 0)?;
+        self.mutations.get(birth as usize)
     }
 
     /// The operations that may have changed this znode.
