@@ -3,7 +3,13 @@
 //!
 //! This needs `/dev/net/tun` and either root or user namespaces, and fails loudly where they are missing.
 //! It has its own `main` because an ordinary user can enter a user namespace only while the process has one
-//! thread. Words on its command line choose tests: `cargo test -p zklab --test netns -- jam`.
+//! thread. Words on its command line choose tests: `cargo test -p zklab --test netns -- jam`. With
+//! `--measure` it judges nothing but tells how fast the network is here.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "a program of its own that tells its results"
+)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -94,6 +100,10 @@ fn main() -> ExitCode {
     if let Err(failure) = enter_user_namespace() {
         eprintln!("{failure}; {}", failure.hint.clone().unwrap_or_default());
         return ExitCode::FAILURE;
+    }
+    if words.iter().any(|word| word == "--measure") {
+        measure();
+        return ExitCode::SUCCESS;
     }
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let chosen = TESTS.iter().filter(|(name, _)| {
@@ -218,6 +228,93 @@ fn hears_nothing(socket: &UdpSocket) -> bool {
     let heard = socket.recv(&mut [0; 64]);
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     matches!(heard, Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+// Numbers.
+
+fn measure() {
+    let ids: Vec<NodeId> = (1..=5).map(NodeId).collect();
+    let mut made_ms = samples(20, || {
+        let begin = Instant::now();
+        let net = Emulated::create(&ids, 1).unwrap();
+        let took = begin.elapsed();
+        drop(net);
+        took
+    });
+    println!("five namespaces with links: {}", spread(&mut made_ms));
+    let net = three_nodes();
+    let (a, b) = (udp(&net, N1, N2), udp(&net, N2, N1));
+    let echo = std::thread::spawn(move || {
+        let mut byte = [1];
+        while byte[0] != 0 {
+            b.recv(&mut byte).unwrap();
+            b.send(&byte).unwrap();
+        }
+    });
+    let ping = |byte: u8| {
+        let begin = Instant::now();
+        a.send(&[byte]).unwrap();
+        a.recv(&mut [0]).unwrap();
+        begin.elapsed()
+    };
+    let mut clean = samples(2000, || ping(1));
+    println!("ping over a clean link: {}", spread(&mut clean));
+    fault_on_both(&net, 1000);
+    let mut slow = samples(200, || ping(1));
+    println!("ping with 1 ms each way: {}", spread(&mut slow));
+    fault_on_both(&net, 0);
+    ping(0);
+    echo.join().unwrap();
+    let mut changes = samples(1000, || {
+        let begin = Instant::now();
+        change(&net, |matrix| matrix.link_mut(0, 1).cut ^= true);
+        begin.elapsed()
+    });
+    println!("a change of all links in force: {}", spread(&mut changes));
+    println!("TCP over a clean link: {:.2} Gbit/s", blast(&net));
+    let faults = LinkFaults {
+        loss: 1e-9,
+        ..LinkFaults::default()
+    };
+    fault(&net, faults);
+    println!("TCP in real packets: {:.2} Gbit/s", blast(&net));
+}
+
+fn samples(count: usize, one: impl FnMut() -> Duration) -> Vec<Duration> {
+    std::iter::repeat_with(one).take(count).collect()
+}
+
+fn spread(samples: &mut [Duration]) -> String {
+    samples.sort();
+    let at = |part: usize| samples[(samples.len() - 1) * part / 100];
+    format!("min {:?} · p50 {:?} · p99 {:?}", at(0), at(50), at(99))
+}
+
+fn fault_on_both(net: &Emulated, delay_us: u64) {
+    change(net, |matrix| {
+        matrix.link_mut(0, 1).delay_us = delay_us;
+        matrix.link_mut(1, 0).delay_us = delay_us;
+    });
+}
+
+/// What one stream carries in two seconds, in Gbit/s.
+fn blast(net: &Emulated) -> f64 {
+    let (mut client, mut server) = tcp(net);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 20];
+        let (begin, mut total) = (Instant::now(), 0);
+        while let Ok(count @ 1..) = server.read(&mut buffer) {
+            total += count;
+        }
+        total as f64 * 8.0 / begin.elapsed().as_secs_f64() / 1e9
+    });
+    let block = vec![7; 1 << 20];
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(2) {
+        client.write_all(&block).unwrap();
+    }
+    drop(client);
+    reader.join().unwrap()
 }
 
 // Links.

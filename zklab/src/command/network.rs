@@ -7,19 +7,21 @@ use crate::failure::{Exit, Failure};
 use crate::fault::LinkChange;
 use crate::report::network;
 use crate::supervisor::protocol::{
-    FaultReport, HealReport, LinksReport, PartitionRequest, Request,
+    FaultReport, HealReport, LinksReport, NetworkRequest, PartitionRequest, Request,
 };
 
 pub(super) fn link(context: &Context, command: LinkCommand) -> Result<Exit, Failure> {
     match command {
         LinkCommand::Set(args) => set(context, args),
         LinkCommand::Show { links } => {
-            let report: LinksReport = context.ask(&Request::LinkShow { links })?;
+            let report: LinksReport =
+                context.ask(&Request::Network(NetworkRequest::LinkShow { links }))?;
             network::links(&context.out, &report);
             Ok(Exit::Ok)
         }
         LinkCommand::Reset { links } => {
-            let report: FaultReport = context.ask(&Request::LinkReset { links })?;
+            let report: FaultReport =
+                context.ask(&Request::Network(NetworkRequest::LinkReset { links }))?;
             network::fault(&context.out, &report);
             Ok(report.exit)
         }
@@ -45,34 +47,34 @@ fn set(context: &Context, args: LinkSetArgs) -> Result<Exit, Failure> {
             "for example: zklab link set n1:n2 --delay 20ms --loss 1%; partitions cut links",
         ));
     }
-    let report: FaultReport = context.ask(&Request::LinkSet {
+    let report: FaultReport = context.ask(&Request::Network(NetworkRequest::LinkSet {
         links: args.links,
         change,
         for_ms: args.for_.map(millis),
-    })?;
+    }))?;
     network::fault(&context.out, &report);
     Ok(report.exit)
 }
 
 pub(super) fn partition(context: &Context, args: PartitionArgs) -> Result<Exit, Failure> {
-    let request = Request::Partition(PartitionRequest {
+    let request = NetworkRequest::Partition(PartitionRequest {
         words: args.kind,
         style: args.style,
         for_ms: args.for_.map(millis),
         wait: args.wait,
     });
-    let report: FaultReport = context.ask(&request)?;
+    let report: FaultReport = context.ask(&Request::Network(request))?;
     network::fault(&context.out, &report);
     Ok(report.exit)
 }
 
 pub(super) fn heal(context: &Context, args: HealArgs) -> Result<Exit, Failure> {
-    let request = Request::Heal {
+    let request = NetworkRequest::Heal {
         what: args.what,
         core: args.core,
         wait: args.wait,
     };
-    let report: HealReport = context.ask(&request)?;
+    let report: HealReport = context.ask(&Request::Network(request))?;
     network::heal(&context.out, &report);
     Ok(report.exit)
 }

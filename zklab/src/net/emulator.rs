@@ -340,12 +340,8 @@ impl Forwarder {
     fn patience(&self, now_ns: u64) -> Option<TimeSpec> {
         let Reverse(next) = self.on_their_way.peek()?;
         let wait_ns = next.at_ns.saturating_sub(now_ns);
-        let wait_ns = if wait_ns < AWAKE_NS {
-            0
-        } else {
-            wait_ns - AWAKE_NS
-        };
-        Some(TimeSpec::from_duration(Duration::from_nanos(wait_ns)))
+        let sleep_ns = wait_ns.saturating_sub(AWAKE_NS);
+        Some(TimeSpec::from_duration(Duration::from_nanos(sleep_ns)))
     }
 
     /// Carries out what was ordered; true if it is to stop.

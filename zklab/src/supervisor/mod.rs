@@ -183,24 +183,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
         }
         Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
         Request::Info => talk.finish(Ok(lab.info())).await,
-        Request::LinkSet {
-            links,
-            change,
-            for_ms,
-        } => {
-            talk.finish(network::set(&lab, &links, &change, for_ms).await)
-                .await;
-        }
-        Request::LinkReset { links } => talk.finish(network::reset(&lab, &links).await).await,
-        Request::LinkShow { links } => talk.finish(network::show(&lab, &links).await).await,
-        Request::Partition(request) => {
-            let work = network::partition(&lab, &request);
-            talk.finish_unless_gone(work).await;
-        }
-        Request::Heal { what, core, wait } => {
-            let work = network::heal(&lab, what.as_deref(), &core, wait);
-            talk.finish_unless_gone(work).await;
-        }
+        Request::Network(request) => network::answer(&lab, request, talk).await,
         Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
         Request::Start { nodes } => talk.finish(lifecycle::start(ensemble, &nodes).await).await,
         Request::Stop { nodes } => talk.finish(lifecycle::stop(ensemble, &nodes).await).await,

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::Lab;
-use super::protocol::{FaultReport, HealReport, LinkReport, LinksReport, PartitionRequest};
+use super::protocol::{
+    FaultReport, HealReport, LinkReport, LinksReport, NetworkRequest, PartitionRequest,
+};
+use super::{Lab, Talk};
 use crate::clock::{ms, now_us};
 use crate::ensemble::Ensemble;
 use crate::event::{LabEventKind, Source};
@@ -22,6 +24,26 @@ use crate::net::emulator::Emulator;
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// How long `--wait` waits until every voter serves again.
 const SERVE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Does what was asked and answers.
+pub(super) async fn answer(lab: &Arc<Lab>, request: NetworkRequest, talk: Talk) {
+    match request {
+        NetworkRequest::LinkSet {
+            links,
+            change,
+            for_ms,
+        } => talk.finish(set(lab, &links, &change, for_ms).await).await,
+        NetworkRequest::LinkReset { links } => talk.finish(reset(lab, &links).await).await,
+        NetworkRequest::LinkShow { links } => talk.finish(show(lab, &links).await).await,
+        NetworkRequest::Partition(request) => {
+            talk.finish_unless_gone(partition(lab, &request)).await;
+        }
+        NetworkRequest::Heal { what, core, wait } => {
+            talk.finish_unless_gone(heal(lab, what.as_deref(), &core, wait))
+                .await;
+        }
+    }
+}
 
 /// The links, if this lab's network has any that can be made bad.
 fn emulator(lab: &Ensemble) -> Result<&Emulator, Failure> {

@@ -36,36 +36,8 @@ pub enum Request {
     Status,
     /// Addresses and files.
     Info,
-    /// Change the faults of single links.
-    LinkSet {
-        /// Which, as typed.
-        links: Vec<String>,
-        /// What changes.
-        change: LinkChange,
-        /// Undo it after this time.
-        for_ms: Option<u64>,
-    },
-    /// Make single links clean.
-    LinkReset {
-        /// Which, as typed.
-        links: Vec<String>,
-    },
-    /// The links and what they carried.
-    LinkShow {
-        /// Which, as typed; none is all.
-        links: Vec<String>,
-    },
-    /// Put a partition in.
-    Partition(PartitionRequest),
-    /// Take faults of the network out.
-    Heal {
-        /// One partition by its id; none is everything.
-        what: Option<String>,
-        /// Only what is between these nodes, as typed.
-        core: Vec<String>,
-        /// Answer when every voter that runs serves.
-        wait: bool,
-    },
+    /// Make the network bad, or good again.
+    Network(NetworkRequest),
     /// The way into a node's namespaces.
     Door {
         /// Which, as typed.
@@ -161,6 +133,42 @@ pub struct UpRequest {
     pub one_by_one: bool,
     /// When the user asked, by the system's monotonic clock.
     pub asked_us: u64,
+}
+
+/// What is to become of the network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum NetworkRequest {
+    /// Change the faults of single links.
+    LinkSet {
+        /// Which, as typed.
+        links: Vec<String>,
+        /// What changes.
+        change: LinkChange,
+        /// Undo it after this time.
+        for_ms: Option<u64>,
+    },
+    /// Make single links clean.
+    LinkReset {
+        /// Which, as typed.
+        links: Vec<String>,
+    },
+    /// The links and what they carried.
+    LinkShow {
+        /// Which, as typed; none is all.
+        links: Vec<String>,
+    },
+    /// Put a partition in.
+    Partition(PartitionRequest),
+    /// Take faults of the network out.
+    Heal {
+        /// One partition by its id; none is everything.
+        what: Option<String>,
+        /// Only what is between these nodes, as typed.
+        core: Vec<String>,
+        /// Answer when every voter that runs serves.
+        wait: bool,
+    },
 }
 
 /// Who is to lose sight of whom.
