@@ -87,38 +87,10 @@ fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findi
             missing(timeline, path, before, index, findings);
         }
         (Kind::Create, Outcome::Failed(-110)) if !op.sequential => {
-            findings.looked(Rule::Reads);
-            if let Some(last) = timeline.at(path, before)
-                && last.change == Change::Gone
-                && !timeline.has_doubts(path)
-            {
-                let what = || {
-                    format!(
-                        "a znode that was deleted at {} is said to exist at {before}",
-                        last.zxid
-                    )
-                };
-                findings.broken(
-                    rule_of(timeline, last, Rule::Reads),
-                    what,
-                    &[last.op, index],
-                );
-            }
+            refused_as_existing(timeline, path, before, index, findings);
         }
         (Kind::Set | Kind::Delete, Outcome::Failed(-103)) => {
-            findings.looked(Rule::Reads);
-            if let Some(last) = timeline.at(path, before)
-                && version_after(last.change) == Some(op.expected)
-                && !timeline.has_doubts(path)
-            {
-                let what = || {
-                    format!(
-                        "version {} was refused at {before}, and it was the version",
-                        op.expected
-                    )
-                };
-                findings.broken(Rule::Reads, what, &[last.op, index]);
-            }
+            refused_as_changed(timeline, path, before, index, op.expected, findings);
         }
         (Kind::Set, Outcome::Ok) if op.expected >= 0 && op.version != op.expected + 1 => {
             let what = || {
@@ -130,6 +102,49 @@ fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findi
             findings.broken(Rule::AckedWrites, what, &[index]);
         }
         _ => {}
+    }
+}
+
+/// A create was refused because the znode is there.
+fn refused_as_existing(
+    timeline: &Timeline<'_>,
+    path: PathId,
+    before: Zxid,
+    index: OpIndex,
+    findings: &mut Findings<'_>,
+) {
+    findings.looked(Rule::Reads);
+    if let Some(last) = timeline.at(path, before)
+        && last.change == Change::Gone
+        && !timeline.has_doubts(path)
+    {
+        let what = || {
+            format!(
+                "a znode that was deleted at {} is said to exist at {before}",
+                last.zxid
+            )
+        };
+        let rule = rule_of(timeline, last, Rule::Reads);
+        findings.broken(rule, what, &[last.op, index]);
+    }
+}
+
+/// A change was refused because the version is another than `expected`.
+fn refused_as_changed(
+    timeline: &Timeline<'_>,
+    path: PathId,
+    before: Zxid,
+    index: OpIndex,
+    expected: i32,
+    findings: &mut Findings<'_>,
+) {
+    findings.looked(Rule::Reads);
+    if let Some(last) = timeline.at(path, before)
+        && version_after(last.change) == Some(expected)
+        && !timeline.has_doubts(path)
+    {
+        let what = || format!("version {expected} was refused at {before}, and it was the version");
+        findings.broken(Rule::Reads, what, &[last.op, index]);
     }
 }
 
@@ -206,7 +221,22 @@ fn seen(timeline: &Timeline<'_>, sight: &Sight, findings: &mut Findings<'_>) {
             return;
         }
     }
-    // The change that is shown is not one that was acknowledged.
+    unacknowledged(timeline, sight, otherwise, findings);
+}
+
+/// The change that is shown is not one that was acknowledged.
+fn unacknowledged(
+    timeline: &Timeline<'_>,
+    sight: &Sight,
+    otherwise: Rule,
+    findings: &mut Findings<'_>,
+) {
+    let history = timeline.history;
+    let path = history.path_text(sight.path);
+    let mut broken = |rule: Rule, what: String, first: Option<OpIndex>| {
+        let witness: Vec<OpIndex> = first.into_iter().chain(sight.by).collect();
+        findings.broken(rule, || what, &witness);
+    };
     let Some(value) = sight.value.filter(|value| *value != 0) else {
         return;
     };
