@@ -212,6 +212,19 @@ async fn prepare(client: &mut Client, root: &str, until: Instant) -> Result<(), 
     Ok(())
 }
 
+/// Waits until the ephemerals of all sessions are gone or have had their time.
+async fn wait_for_ephemerals(client: &mut Client, root: &str) -> Option<()> {
+    let patience = Instant::now() + client.granted() * 3 + Duration::from_secs(5);
+    while Instant::now() < patience {
+        let (_, left) = children(client, &format!("{root}/e"), patience).await?;
+        if left.is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Some(())
+}
+
 /// Reads the end state, when the ephemerals of all sessions are gone or have had their time.
 async fn finish(client: &mut Client, recorder: &Recorder, root: &str) -> Option<Zxid> {
     let until = Instant::now() + PATIENCE;
@@ -222,14 +235,7 @@ async fn finish(client: &mut Client, recorder: &Recorder, root: &str) -> Option<
         .quietly(OpCode::Sync, |out| sync.encode(out), |_| Ok(()), until)
         .await?
         .ok()?;
-    let patience = Instant::now() + client.granted() * 3 + Duration::from_secs(5);
-    while Instant::now() < patience {
-        let (_, left) = children(client, &format!("{root}/e"), patience).await?;
-        if left.is_empty() {
-            break;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
+    wait_for_ephemerals(client, root).await?;
     let until = Instant::now() + PATIENCE;
     let mut paths = vec![root.to_owned()];
     let mut end = Zxid::ZERO;

@@ -11,6 +11,8 @@
     reason = "a program of its own that tells its results"
 )]
 
+mod lab;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -67,25 +69,25 @@ const TESTS: [Test; 18] = [
         a_change_is_in_force_when_it_says_so,
     ),
     (
-        "an_ensemble_lives_in_namespaces",
-        an_ensemble_lives_in_namespaces,
+        "lab::an_ensemble_lives_in_namespaces",
+        lab::an_ensemble_lives_in_namespaces,
     ),
     (
-        "links_are_set_shown_and_reset",
-        links_are_set_shown_and_reset,
+        "lab::links_are_set_shown_and_reset",
+        lab::links_are_set_shown_and_reset,
     ),
     (
-        "an_isolated_leader_is_replaced_and_comes_back",
-        an_isolated_leader_is_replaced_and_comes_back,
+        "lab::an_isolated_leader_is_replaced_and_comes_back",
+        lab::an_isolated_leader_is_replaced_and_comes_back,
     ),
     (
-        "faults_that_make_no_sense_are_refused",
-        faults_that_make_no_sense_are_refused,
+        "lab::faults_that_make_no_sense_are_refused",
+        lab::faults_that_make_no_sense_are_refused,
     ),
-    ("exec_runs_inside", exec_runs_inside),
+    ("lab::exec_runs_inside", lab::exec_runs_inside),
     (
-        "kill_9_of_the_supervisor_leaves_nothing",
-        kill_9_of_the_supervisor_leaves_nothing,
+        "lab::kill_9_of_the_supervisor_leaves_nothing",
+        lab::kill_9_of_the_supervisor_leaves_nothing,
     ),
 ];
 
@@ -589,276 +591,4 @@ fn a_change_is_in_force_when_it_says_so() {
     // A packet sent under the cut may be read after it, when the machine is slow; none is lost without one.
     assert_eq!(traffic.sent + traffic.dropped, 400);
     assert!(traffic.dropped > 0);
-}
-
-// The program.
-
-struct Lab {
-    dir: tempfile::TempDir,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
-        assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zklab"));
-        command
-            .args(words.split_whitespace())
-            .env("ZKLAB_RUNTIME_DIR", self.dir.path())
-            .env_remove("ZKLAB_LAB");
-        command
-    }
-
-    fn run(&self, words: &str) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    #[track_caller]
-    fn json(&self, words: &str) -> Value {
-        let output = self.run(&format!("--json {words}"));
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "zklab {words}\n{text}\n{errors}");
-        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        // After a failed assertion a lab may be up.
-        let _ = self.run("down --all");
-    }
-}
-
-fn an_ensemble_lives_in_namespaces() {
-    let lab = Lab::new();
-    let up = lab.json("up --nodes 5 --net tun");
-    assert_eq!(up["net"], "tun");
-    assert_eq!(up["nodes"].as_array().unwrap().len(), 5);
-    let created = lab.run("cli n1 create /a hello");
-    assert!(created.status.success());
-    let kill = lab.json("kill-leader --restart");
-    assert_eq!(kill["verdict"], "pass", "{kill}");
-    let read = lab.run("cli leader get /a");
-    assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "hello");
-    lab.json("down");
-    assert_eq!(std::fs::read_dir(lab.dir.path()).unwrap().count(), 0);
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-fn links_are_set_shown_and_reset() {
-    let lab = Lab::new();
-    lab.json("up --nodes 3 --net tun --seed 8f21c0");
-    let set = lab.json("link set n1:n2 --delay 20ms --loss 1%");
-    assert_eq!(set["links"], serde_json::json!(["n1>n2", "n2>n1"]));
-    lab.json("link set n1>n2 --delay 30ms");
-    let shown = lines(&lab.run("--json link show"));
-    assert_eq!(shown.len(), 6);
-    let find = |name: &str| shown.iter().find(|link| link["link"] == name).unwrap();
-    assert_eq!(find("n1>n2")["delay_us"], 30_000);
-    assert_eq!(find("n1>n2")["loss"], 0.01, "what was not named stays");
-    assert_eq!(find("n2>n1")["delay_us"], 20_000);
-    assert_eq!(find("n2>n3")["delay_us"], 0);
-    assert!(find("n2>n3")["sent"].as_u64().unwrap() > 0);
-    let text = lab.run("link show n1>n2");
-    let text = String::from_utf8_lossy(&text.stdout);
-    assert!(text.contains("30ms") && text.contains("1%"), "{text}");
-    lab.json("link reset n1");
-    let shown = lines(&lab.run("--json link show n1:n2"));
-    assert!(
-        shown
-            .iter()
-            .all(|link| link["delay_us"] == 0 && link["loss"] == 0.0)
-    );
-    lab.json("link set n1>n2 --jitter 1ms --for 50ms");
-    let deadline = Instant::now() + PATIENCE;
-    while lines(&lab.run("--json link show n1>n2"))[0]["jitter_us"] != 0 {
-        assert!(Instant::now() < deadline, "it was not undone");
-    }
-}
-
-fn an_isolated_leader_is_replaced_and_comes_back() {
-    let lab = Lab::new();
-    let up = lab.json("up --nodes 5 --net tun --tick 100ms");
-    let old = up["leader"].as_str().unwrap().to_owned();
-    let cut = lab.json("partition isolate leader");
-    assert_eq!(cut["links"].as_array().unwrap().len(), 8);
-    assert_eq!(cut["of"], 20);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let replaced = loop {
-        let status = lab.json("status");
-        let leaders: Vec<&Value> = status["nodes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|node| node["role"] == "leader")
-            .collect();
-        if let [leader] = leaders[..]
-            && leader["id"] != *old
-        {
-            break leader.clone();
-        }
-        assert!(Instant::now() < deadline, "never replaced: {status}");
-    };
-    assert!(replaced["epoch"].as_i64() > up["epoch"].as_i64());
-    let new = replaced["id"].as_str().unwrap();
-    assert!(
-        lab.run(&format!("cli {new} create /a hello"))
-            .status
-            .success()
-    );
-    let heal = lab.json("heal --wait");
-    assert_eq!(heal["healed"], serde_json::json!(["f1"]));
-    assert!(heal["serving_ms"].is_number());
-    let read = lab.run(&format!("cli {old} get /a"));
-    assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "hello");
-    let again = lab.json("partition ring --style jam --for 100ms --wait");
-    assert_eq!(again["links"].as_array().unwrap().len(), 10);
-    assert_eq!(again["healed"]["serving"], 5);
-    assert_eq!(lab.json("heal")["healed"], serde_json::json!([]));
-}
-
-fn faults_that_make_no_sense_are_refused() {
-    let lab = Lab::new();
-    lab.json("up --nodes 3 --net tun");
-    for words in [
-        "partition",
-        "partition rin",
-        "partition halves n1",
-        "partition isolate",
-        "partition isolate n9",
-        "partition one-way n1:n2",
-        "partition ring --style melt",
-        "partition ring --wait",
-        "link set n1:n2",
-        "link set n1:n9 --loss 1%",
-        "link set n1:n1 --loss 1%",
-        "link set n1:n2 --loss 200%",
-        "link set n1:n2 --rate 10",
-        "link set n1:n2 --delay 5",
-        "heal f7",
-    ] {
-        let output = lab.run(words);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "zklab {words}: {errors}");
-    }
-    let shown = lines(&lab.run("--json link show"));
-    assert!(
-        shown
-            .iter()
-            .all(|link| link["cut"] == false && link["loss"] == 0.0)
-    );
-    lab.json("down");
-    lab.json("up --nodes 1");
-    let refused = lab.run("partition ring");
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("loopback"));
-}
-
-fn exec_runs_inside() {
-    let lab = Lab::new();
-    lab.json("up --nodes 1 --net tun");
-    let interfaces = lab.run("exec n1 -- cat /proc/net/dev");
-    let text = String::from_utf8_lossy(&interfaces.stdout);
-    assert!(text.contains("zk0:") && text.contains("lo:"), "{text}");
-    assert_eq!(
-        text.lines().count(),
-        4,
-        "a head of two lines and two interfaces: {text}"
-    );
-    let code = lab
-        .command("exec n1 --")
-        .args(["sh", "-c", "exit 7"])
-        .output();
-    assert_eq!(code.unwrap().status.code(), Some(7));
-    assert_eq!(lab.run("exec n2 -- true").status.code(), Some(2));
-    assert_eq!(
-        lab.run("exec n1 -- /no/such/program").status.code(),
-        Some(5)
-    );
-    lab.json("down");
-    lab.json("up --nodes 1");
-    assert_eq!(lab.run("exec n1 -- true").status.code(), Some(2));
-}
-
-/// The network namespace a process is in; none if it is gone (a zombie has none).
-fn space_of(pid: &str) -> Option<String> {
-    let link = std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()?;
-    Some(link.display().to_string())
-}
-
-fn processes_in(space: &str) -> Vec<String> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        .filter(|pid| space_of(pid).is_some_and(|found| found == space))
-        .collect()
-}
-
-fn kill_9_of_the_supervisor_leaves_nothing() {
-    let lab = Lab::new();
-    let up = lab.json("up --nodes 3 --net tun");
-    let pids: Vec<String> = up["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|node| node["pid"].to_string())
-        .collect();
-    let spaces: Vec<String> = pids.iter().filter_map(|pid| space_of(pid)).collect();
-    assert_eq!(spaces.len(), 3);
-    // A program that leaves its session and its parent.
-    let mut stray = lab
-        .command("exec n1 --")
-        .args(["sh", "-c", "setsid sleep 1000 & echo started; sleep 1000"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut word = [0; 7];
-    stray
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut word)
-        .unwrap();
-    assert!(
-        processes_in(&spaces[0]).len() >= 3,
-        "the server and what was run"
-    );
-    let supervisor = parent_of(&pids[0]);
-    kill(
-        Pid::from_raw(supervisor.try_into().unwrap()),
-        Signal::SIGKILL,
-    )
-    .unwrap();
-    stray.wait().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while spaces.iter().any(|space| !processes_in(space).is_empty()) {
-        assert!(Instant::now() < deadline, "processes are left");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    // The next command removes the directory of the dead lab.
-    assert_eq!(lab.run("ls").status.code(), Some(0));
-    assert_eq!(std::fs::read_dir(lab.dir.path()).unwrap().count(), 0);
-    for node in up["nodes"].as_array().unwrap() {
-        assert!(TcpListener::bind(node["addr"].as_str().unwrap()).is_ok());
-    }
-}
-
-fn parent_of(pid: &str) -> i64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    line.unwrap().trim().parse().unwrap()
 }
