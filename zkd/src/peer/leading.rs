@@ -248,15 +248,18 @@ impl Leading {
                     send_after_write: after.collect(),
                 });
             }
-            for proposal in ready.committed {
-                self.commit(core, &proposal);
+            // In the order of the commits: a session's write behind its sync is answered after the sync.
+            let mut synced = ready.synced_after.into_iter().zip(ready.synced).peekable();
+            for place in 0..=ready.committed.len() {
+                while let Some((_, (session, cxid))) =
+                    synced.next_if(|(before, _)| *before <= place)
+                {
+                    core.out.deliver.push(Delivery::SyncDone { session, cxid });
+                }
+                if let Some(proposal) = ready.committed.get(place) {
+                    self.commit(core, proposal);
+                }
             }
-            core.out.deliver.extend(
-                ready
-                    .synced
-                    .into_iter()
-                    .map(|(session, cxid)| Delivery::SyncDone { session, cxid }),
-            );
             if ready.established {
                 self.establish(core);
             }

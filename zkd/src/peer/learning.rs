@@ -240,11 +240,17 @@ impl Learning {
                 send_after_write: after.collect(),
             });
         }
-        for proposal in &ready.committed {
-            self.commit(core, proposal)?;
-        }
-        for (session, cxid) in self.syncs.drain(..ready.synced.min(self.syncs.len())) {
-            core.out.deliver.push(Delivery::SyncDone { session, cxid });
+        // In the order of the stream: a session's write behind its sync is answered after the sync.
+        let mut synced_after = ready.synced_after.into_iter().peekable();
+        for place in 0..=ready.committed.len() {
+            while synced_after.next_if(|before| *before <= place).is_some() {
+                if let Some((session, cxid)) = self.syncs.pop_front() {
+                    core.out.deliver.push(Delivery::SyncDone { session, cxid });
+                }
+            }
+            if let Some(proposal) = ready.committed.get(place) {
+                self.commit(core, proposal)?;
+            }
         }
         for (session, valid) in ready.revalidated {
             core.out

@@ -503,9 +503,9 @@ impl Leader {
     pub(super) fn ack(&mut self, sid: ServerId, zxid: Zxid) {
         let verifier = &self.config.verifier;
         self.proposals.ack(verifier, sid, zxid);
-        let (links, out, journal) = (&self.links, &mut self.out, &mut self.journal);
-        self.proposals.commit(verifier, |proposal| {
-            for (&id, link) in links {
+        let reach = self.proposals.reach(verifier);
+        while let Some(proposal) = self.proposals.commit_next(reach) {
+            for (&id, link) in &self.links {
                 if link.phase >= Phase::Syncing {
                     let packet = match link.kind {
                         LearnerKind::Participant => {
@@ -515,19 +515,23 @@ impl Leader {
                             QuorumPacket::with(packet::INFORM, proposal.zxid, proposal.txn.clone())
                         }
                     };
-                    out.send.push((id, Outgoing::Packet(packet)));
+                    self.out.send.push((id, Outgoing::Packet(packet)));
                 }
             }
-            journal.commit(proposal.clone());
-            out.committed.push(proposal);
-        });
-        self.finish_syncs();
+            self.journal.commit(proposal.clone());
+            self.out.committed.push(proposal);
+            // A session that sends a write behind a sync hears of the sync first.
+            self.finish_syncs();
+        }
     }
 
     fn finish_syncs(&mut self) {
         while let Some(from) = self.proposals.next_synced() {
             match from {
-                SyncFrom::Local(session, cxid) => self.out.synced.push((session, cxid)),
+                SyncFrom::Local(session, cxid) => {
+                    self.out.synced.push((session, cxid));
+                    self.out.synced_after.push(self.out.committed.len());
+                }
                 SyncFrom::Learner(link) => {
                     if self.links.contains_key(&link) {
                         self.send(link, QuorumPacket::bare(packet::SYNC, Zxid::ZERO));

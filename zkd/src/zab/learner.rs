@@ -444,7 +444,10 @@ impl Learner {
                 self.ping_zxid = packet.zxid;
                 self.out.ping = true;
             }
-            (_, packet::SYNC) => self.out.synced += 1,
+            (_, packet::SYNC) => {
+                self.out.synced += 1;
+                self.out.synced_after.push(self.out.committed.len());
+            }
             (_, packet::REVALIDATE) => match wire::read_revalidated(&packet) {
                 Ok(answer) => self.out.revalidated.push(answer),
                 Err(error) => self.fail(format!("the leader's REVALIDATE is broken: {error}")),

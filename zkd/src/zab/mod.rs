@@ -136,6 +136,8 @@ pub struct LeaderReady {
     pub committed: Vec<Proposal>,
     /// Local syncs that are done once `committed` is applied.
     pub synced: Vec<(SessionId, Xid)>,
+    /// For each of them how many of `committed` come before it.
+    pub synced_after: Vec<usize>,
     /// Requests of learners' clients, to be prepared in this order.
     pub requests: Vec<LearnerRequest>,
     /// Questions about sessions; answer with [`leader::Leader::answer_revalidation`].
@@ -171,6 +173,8 @@ pub struct LearnerReady {
     pub committed: Vec<Proposal>,
     /// How many of the oldest waiting syncs are done once `committed` is applied.
     pub synced: usize,
+    /// For each of them how many of `committed` come before it.
+    pub synced_after: Vec<usize>,
     /// The leader's answers about sessions.
     pub revalidated: Vec<(SessionId, bool)>,
     /// The leader pinged; answer with [`learner::Learner::answer_ping`] and the sessions heard of.

@@ -85,23 +85,25 @@ impl Proposals {
         self.acked.retain(|(known, _)| *known != sid);
     }
 
-    /// Takes off the front what a quorum has (TLA+ `LeaderTryToCommit`); strictly in order.
-    pub(super) fn commit(&mut self, verifier: &QuorumVerifier, mut each: impl FnMut(Proposal)) {
+    /// Up to where a quorum has everything (TLA+ `LeaderTryToCommit`).
+    pub(super) fn reach(&self, verifier: &QuorumVerifier) -> Zxid {
         let mut reach = self.last_committed;
         for &(_, candidate) in &self.acked {
             if candidate > reach && verifier.is_quorum(|sid| self.has(sid, candidate)) {
                 reach = candidate;
             }
         }
-        while self
+        reach
+    }
+
+    /// Takes the oldest off the front if it is not beyond `reach`: one at a time and strictly in order, so that a
+    /// sync can be answered between two of them.
+    pub(super) fn commit_next(&mut self, reach: Zxid) -> Option<Proposal> {
+        let proposal = self
             .outstanding
-            .front()
-            .is_some_and(|oldest| oldest.zxid <= reach)
-        {
-            let proposal = self.outstanding.pop_front().expect("the front was there");
-            self.last_committed = proposal.zxid;
-            each(proposal);
-        }
+            .pop_front_if(|oldest| oldest.zxid <= reach)?;
+        self.last_committed = proposal.zxid;
+        Some(proposal)
     }
 
     fn has(&self, sid: ServerId, zxid: Zxid) -> bool {
@@ -155,9 +157,10 @@ mod tests {
     }
 
     fn committed(proposals: &mut Proposals, verifier: &QuorumVerifier) -> Vec<Zxid> {
-        let mut out = Vec::new();
-        proposals.commit(verifier, |proposal| out.push(proposal.zxid));
-        out
+        let reach = proposals.reach(verifier);
+        std::iter::from_fn(|| proposals.commit_next(reach))
+            .map(|proposal| proposal.zxid)
+            .collect()
     }
 
     #[test]
