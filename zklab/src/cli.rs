@@ -502,7 +502,7 @@ pub struct CheckArgs {
     Examples: zklab cli ls / · zklab cli n2 get /a · zklab cli leader set /a hello"
 )]
 pub struct CliArgs {
-    /// [NODE] COMMAND …: through this node, or through any
+    /// NODE, if given, then COMMAND …: through this node, or through any
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     #[arg(value_name = "WORD")]
     pub words: Vec<String>,

@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::LinkId;
 use crate::record::quorum::{QuorumPacket, packet};
 use crate::time::Instant;
-use crate::zab::leader::{Leader, LeaderInput};
+use crate::zab::leader::{Leader, LeaderInput, SyncFrom};
 use crate::zab::learner::{Learner, LearnerInput};
 use crate::zab::{Mark, Outgoing, Write, wire};
 
@@ -290,4 +290,32 @@ fn a_server_that_comes_back_takes_the_place_of_its_silent_link() {
             "{sent:?}"
         );
     });
+}
+
+/// A session that pipelines a sync and a write waits for the sync's answer first: if the write's commit came
+/// before it, neither would ever be answered.
+#[test]
+fn a_sync_is_answered_between_the_commits_it_stands_between() {
+    let mut ensemble = Ensemble::new(history(0, 0, &[]));
+    ensemble.join(2, LearnerKind::Participant, history(0, 0, &[]));
+    let leader = &mut ensemble.leader;
+    leader.propose(txn(z(1, 1)));
+    leader.sync(SyncFrom::Learner(LinkId(2)));
+    leader.propose(txn(z(1, 2)));
+    let mark = leader.ready().mark.expect("two txns go to the log");
+    leader.step(NOW, LeaderInput::Wrote(mark));
+    for counter in [1, 2] {
+        let ack = QuorumPacket::bare(packet::ACK, z(1, counter));
+        leader.step(NOW, LeaderInput::Packet(LinkId(2), ack));
+    }
+    let sent: Vec<i32> = leader
+        .ready()
+        .send
+        .iter()
+        .map(|(_, outgoing)| match outgoing {
+            Outgoing::Packet(packet) => packet.kind,
+            Outgoing::Snapshot(_) => packet::SNAP,
+        })
+        .collect();
+    assert_eq!(sent, [packet::COMMIT, packet::SYNC, packet::COMMIT]);
 }
