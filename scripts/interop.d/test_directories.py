@@ -5,6 +5,7 @@ import os
 import wire
 from harness import same, test
 from servers import Ensemble
+from test_failover import Load
 from tree import compare, converged, dump
 from wire import OPEN, Raw, create_body, digest_id, i32, ustring
 
@@ -107,5 +108,30 @@ def test_ensemble_directories_go_back_and_forth(t):
                 for name in ("acceptedEpoch", "currentEpoch"):
                     with open(os.path.join(server.data, "version-2", name)) as f:
                         same(f"{name} of {server}", f.read(), str(epoch))
+    finally:
+        ensemble.stop()
+
+
+@test("directories")
+def test_rolling_migration_and_back(t):
+    """A live Apache ensemble becomes one of zkd server by server, on the same directories, and Apache's again."""
+    ensemble = Ensemble(t.run, "migration", ["apache"] * 3, keys={"snapCount": 100})
+    kinds = ["zkd", "apache"] if t.run.mode == "zkd" else ["apache"]
+    try:
+        ensemble.start()
+        fill(ensemble[1].host, "/before")
+        load = Load(ensemble, t.path)
+        try:
+            load.progress()
+            for kind in kinds:
+                for server in ensemble.servers:
+                    server.stop()
+                    server.kind = kind
+                    server.start().wait_mode("leader", "follower")
+                    load.progress(30)
+        finally:
+            load.end()
+        load.verify(ensemble)
+        same("what was there before", dump(ensemble[3].host)["/before/n000"][0], b"set")
     finally:
         ensemble.stop()

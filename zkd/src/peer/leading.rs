@@ -4,12 +4,11 @@
 //! one into an error txn), Zab orders and replicates it, and what is committed goes to the tree.
 //! Counterparts: `Leader`, `LeaderZooKeeperServer`, `LeaderSessionTracker`, `ContainerManager`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use super::{Batch, Control, Core, Envelope, Input, Role, Serving};
-use crate::election::Notification;
 use crate::event::{PeerEvent, ServerState};
 use crate::ids::{LinkId, ServerId};
 use crate::jute::Record;
@@ -38,8 +37,6 @@ pub(super) struct Leading {
     /// The epoch is established, clients are served.
     serving: bool,
     first_commit_seen: bool,
-    /// Voters that election notifications show with another leader or in a newer round.
-    elsewhere: BTreeMap<ServerId, bool>,
 }
 
 impl Leading {
@@ -75,7 +72,6 @@ impl Leading {
             reaper: Reaper::new(config, now),
             serving: false,
             first_commit_seen: false,
-            elsewhere: BTreeMap::new(),
         }
     }
 
@@ -210,15 +206,11 @@ impl Leading {
     }
 
     /// Takes what Zab has to say, and what follows from it, until it is silent.
-    pub(super) fn collect(
-        mut self: Box<Self>,
-        core: &mut Core,
-        observed: &[(ServerId, Notification)],
-    ) -> (Role, bool) {
+    pub(super) fn collect(mut self: Box<Self>, core: &mut Core) -> (Role, bool) {
         for header in self.applied.drain(..) {
             self.prep.applied(&header, &mut self.sessions);
         }
-        self.observe(core, observed);
+        self.check_voters(core);
         loop {
             let ready = self.zab.ready();
             for note in &ready.notes {
@@ -332,26 +324,18 @@ impl Leading {
     }
 
     /// Before the epoch is established, a leader whose voters went elsewhere must not wait out initLimit
-    /// (ZOOKEEPER-3109).
-    fn observe(&mut self, core: &mut Core, observed: &[(ServerId, Notification)]) {
-        if self.serving || observed.is_empty() {
+    /// (ZOOKEEPER-3109). The election knows who may still come.
+    fn check_voters(&mut self, core: &Core) {
+        let Some(election) = core.election.as_ref().filter(|_| !self.serving) else {
             return;
+        };
+        let joined: BTreeSet<ServerId> = self.zab.learners().iter().map(|l| l.sid).collect();
+        if election.quorum_is_gone(&joined) {
+            let voters = core.config.verifier.voters();
+            let elsewhere = voters.difference(&joined).copied().collect();
+            self.zab
+                .step(core.now.instant, LeaderInput::Elsewhere(elsewhere));
         }
-        let me = core.config.my_id;
-        for (from, notification) in observed {
-            if core.is_voter(*from) {
-                let follows_me = Some(notification.vote.leader) == me;
-                self.elsewhere.insert(*from, !follows_me);
-            }
-        }
-        let elsewhere = self
-            .elsewhere
-            .iter()
-            .filter(|(_, away)| **away)
-            .map(|(sid, _)| *sid)
-            .collect();
-        self.zab
-            .step(core.now.instant, LeaderInput::Elsewhere(elsewhere));
     }
 
     /// Gives the reign up. What was logged but not committed enters the tree, as it would at a restart:

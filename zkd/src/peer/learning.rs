@@ -24,7 +24,6 @@ pub(super) struct Learning {
     state: ServerState,
     zab: Learner,
     link: LinkId,
-    leader: ServerId,
     connected: bool,
     serving: bool,
     first_commit_seen: bool,
@@ -75,7 +74,6 @@ impl Learning {
             state,
             zab,
             link,
-            leader,
             connected: false,
             serving: false,
             first_commit_seen: false,
@@ -164,10 +162,10 @@ impl Learning {
         self.zab.request(session, cxid, op.code(), payload, &ids);
     }
 
-    /// The election port says that a server's process is gone. Before the connection stands, nothing else
-    /// would tell before the connect budget is used up.
-    pub(super) fn on_unreachable(&mut self, sid: ServerId, now: Instant) {
-        if sid == self.leader && !self.connected {
+    /// The election says that the elected leader does not lead: it died, or changed its mind. Before the
+    /// connection stands, nothing else would tell before the connect budget is used up.
+    pub(super) fn on_leader_gone(&mut self, now: Instant) {
+        if !self.connected {
             self.zab.step(
                 now,
                 LearnerInput::Closed("the elected leader is gone".to_owned()),

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Control, Core, Input, LearnerType, Role};
+use super::{Control, Core, Input, Role};
 use crate::election::Vote;
 use crate::event::{PeerEvent, ServerState};
-use crate::ids::{LinkId, ServerId};
+use crate::ids::LinkId;
 use crate::record::quorum::QuorumPacket;
 use crate::zab::{History, Mark};
 
@@ -107,23 +107,10 @@ impl Reloading {
     }
 }
 
-/// What an election brought.
-pub(super) struct Decided {
-    pub(super) outcome: Option<(ServerState, Vote)>,
-    /// Notifications that came while not LOOKING.
-    pub(super) observed: Vec<(ServerId, crate::election::Notification)>,
-}
-
 impl Core {
-    /// Takes what the election machine has to say.
-    pub(super) fn collect_election(&mut self) -> Decided {
-        let Some(election) = &mut self.election else {
-            return Decided {
-                outcome: None,
-                observed: Vec::new(),
-            };
-        };
-        let ready = election.ready();
+    /// Takes what the election machine has to say; gives the outcome if the election is over.
+    pub(super) fn collect_election(&mut self) -> Option<(ServerState, Vote)> {
+        let ready = self.election.as_mut()?.ready();
         self.out.send.extend(
             ready
                 .send
@@ -131,10 +118,7 @@ impl Core {
                 .map(|(to, n)| super::Envelope::Election(to, n)),
         );
         self.out.events.extend(ready.events);
-        Decided {
-            outcome: ready.decided,
-            observed: ready.observed,
-        }
+        ready.decided
     }
 
     fn settle(&mut self, state: ServerState) {
@@ -145,15 +129,6 @@ impl Core {
             state,
             reason: "elected".to_owned(),
         });
-    }
-
-    /// Whether the member `sid` votes.
-    pub(super) fn is_voter(&self, sid: ServerId) -> bool {
-        self.config
-            .members
-            .servers
-            .get(&sid)
-            .is_some_and(|spec| spec.role == LearnerType::Participant)
     }
 
     /// Starts an election with `history`.

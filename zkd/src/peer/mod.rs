@@ -354,14 +354,13 @@ impl QuorumPeer {
     /// Takes what the machines have to say; says whether the role changed.
     fn collect(&mut self) -> bool {
         let decided = self.core.collect_election();
-        let observed = decided.observed;
         let (role, changed) = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Looking(role) => match decided.outcome {
+            Role::Looking(role) => match decided {
                 Some((state, vote)) => (role.decided(&mut self.core, state, &vote), true),
                 None => (Role::Looking(role), false),
             },
             Role::Learning(role) => role.collect(&mut self.core),
-            Role::Leading(role) => role.collect(&mut self.core, &observed),
+            Role::Leading(role) => role.collect(&mut self.core),
             Role::Standalone(mut role) => {
                 role.collect(&mut self.core);
                 (Role::Standalone(role), false)
@@ -373,12 +372,15 @@ impl QuorumPeer {
     }
 
     fn on_election(&mut self, input: election::Input) {
-        if let (Role::Learning(role), election::Input::Unreachable(sid)) = (&mut self.role, &input)
+        let now = self.core.now.instant;
+        let Some(election) = &mut self.core.election else {
+            return;
+        };
+        election.step(now, input);
+        if let Role::Learning(role) = &mut self.role
+            && election.leader_is_gone()
         {
-            role.on_unreachable(*sid, self.core.now.instant);
-        }
-        if let Some(election) = &mut self.core.election {
-            election.step(self.core.now.instant, input);
+            role.on_leader_gone(now);
         }
     }
 
