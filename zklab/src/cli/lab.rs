@@ -1,0 +1,92 @@
+//! Arguments of the commands that make, end and show labs: `up`, `down`, `status`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::value::{duration, version_of};
+use crate::id::NodeId;
+use crate::supervisor::protocol::HexSeed;
+
+/// `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The lab's name (default: that of --lab)
+    pub name: Option<String>,
+    /// Voting servers
+    #[arg(short, long, default_value_t = 5, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=250))]
+    pub nodes: u8,
+    /// Observers beside them
+    #[arg(short, long, default_value_t = 0, value_name = "M")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=249))]
+    pub observers: u8,
+    /// A zkd binary, `apache`, or `apache:DIR` (default: the zkd beside zklab, or on the PATH)
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<String>,
+    /// What one node runs instead, to mix servers and versions: n3=apache (may be repeated)
+    #[arg(long, value_name = "NODE=PATH", value_parser = version_of)]
+    pub version_of: Vec<(NodeId, String)>,
+    /// tickTime
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
+    pub tick: Duration,
+    /// The network: `loopback` (127.0.LAB.NODE), which `auto` takes too, or `tun`: for every node
+    /// one of its own (10.77.0.NODE), with links that can be cut and slowed
+    #[arg(long, default_value = "auto", hide_possible_values = true)]
+    pub net: NetArg,
+    /// With --net tun: reach the nodes at 127.0.0.1 from this port on (default: 2181, or where there is
+    /// room)
+    #[arg(long, value_name = "PORT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub publish: Option<u16>,
+    /// With --net tun: makes the links choose as they did under this seed (default: a new one)
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<HexSeed>,
+    /// Where the data go: `tmpfs`, `disk`, or a directory (which `down` leaves alone)
+    #[arg(long, value_name = "PLACE")]
+    pub data: Option<String>,
+    /// Start the servers one after another and tell what each does
+    #[arg(long)]
+    pub one_by_one: bool,
+    /// Stay until Ctrl-C, then end the lab
+    #[arg(long)]
+    pub attach: bool,
+    /// How long it may take (default: 10s, Apache ZooKeeper 60s)
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
+}
+
+/// A network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetArg {
+    /// The best one this machine offers.
+    Auto,
+    /// Loopback addresses.
+    Loopback,
+    /// A namespace and a TUN device for each node.
+    Tun,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The lab's name (default: that of --lab)
+    pub name: Option<String>,
+    /// End the servers gently and leave their data
+    #[arg(long)]
+    pub keep_data: bool,
+    /// End every lab
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Again every second
+    #[arg(long)]
+    pub watch: bool,
+    /// More columns
+    #[arg(long)]
+    pub wide: bool,
+}

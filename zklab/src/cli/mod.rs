@@ -1,0 +1,160 @@
+//! The command line: types only, no behaviour. One file for each group of commands.
+
+pub mod client;
+pub mod lab;
+pub mod network;
+pub mod nodes;
+pub mod observe;
+pub mod value;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+pub use self::client::{CliArgs, ClientCli, ClientCommand};
+pub use self::lab::{DownArgs, NetArg, StatusArgs, UpArgs};
+pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
+pub use self::nodes::{KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs};
+pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
+pub use self::value::{data_dir, duration, version_of};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "zklab",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 ok · 1 product bug · 2 usage · 3 expectation missed · \
+    4 inconclusive · 5 environment · 6 a node died on its own · 130 interrupted"
+)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The lab
+    #[arg(
+        short = 'L',
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "NAME",
+        env = "ZKLAB_LAB"
+    )]
+    #[arg(default_value = "default")]
+    pub lab: String,
+    /// Print one JSON object (streams: one a line)
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Say on stderr what is being done
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub verbose: bool,
+    /// Colours
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub color: Color,
+    /// No progress display on stderr
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_progress: bool,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Even into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an ensemble and wait until it serves
+    Up(UpArgs),
+    /// End a lab; nothing is left behind
+    Down(DownArgs),
+    /// List the labs of this machine
+    Ls,
+    /// Ask every node for its state
+    #[command(visible_alias = "ps")]
+    Status(StatusArgs),
+    /// Kill the leader and show the re-election, phase by phase
+    KillLeader(KillLeaderArgs),
+    /// Kill nodes
+    Kill(KillArgs),
+    /// Start nodes that are down
+    Start(NodesArgs),
+    /// End nodes gently (SIGTERM)
+    Stop(NodesArgs),
+    /// End nodes and start them again
+    Restart(RestartArgs),
+    /// Stop nodes in their tracks (SIGSTOP)
+    Pause(PauseArgs),
+    /// Let paused nodes go on (SIGCONT)
+    Resume(NodesArgs),
+    /// Show the servers' logs
+    Logs(LogsArgs),
+    /// Show what happened, event by event
+    Events(EventsArgs),
+    /// Speak with the ensemble as a client: ls, get, set, create, delete, stat
+    #[command(override_usage = "zklab cli [OPTIONS] [NODE] <COMMAND> …")]
+    Cli(CliArgs),
+    /// Make single links slow or lossy, show and reset them
+    Link {
+        /// What to do.
+        #[command(subcommand)]
+        command: LinkCommand,
+    },
+    /// Make nodes lose sight of each other
+    Partition(PartitionArgs),
+    /// Take faults of the network out
+    Heal(HealArgs),
+    /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2
+    Exec(ExecArgs),
+    /// Let clients work on the ensemble and record what they are told
+    Load(LoadArgs),
+    /// Judge a recorded history: does it keep ZooKeeper's promises?
+    Check(CheckArgs),
+    /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
+    Env,
+    /// Say what works on this machine, and how to fix what does not
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        ClientCli::command().debug_assert();
+    }
+}

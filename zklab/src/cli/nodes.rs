@@ -1,0 +1,84 @@
+//! Arguments of the commands that start, end and stop nodes.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::value::duration;
+
+/// `kill-leader`.
+#[derive(Debug, Args)]
+pub struct KillLeaderArgs {
+    /// How often; from 2 on the dead node is started again each time
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub times: u32,
+    /// Time between a recovery and the next kill
+    #[arg(long, default_value = "0s", value_parser = duration, value_name = "DURATION")]
+    pub every: Duration,
+    /// Start the dead node again as soon as there is a new leader
+    #[arg(long)]
+    pub restart: bool,
+    /// Start the dead node again after this time
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub restart_after: Option<Duration>,
+    /// Exit with 3 if writes pause for longer
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub budget: Option<Duration>,
+    /// Give up if no write is acknowledged for this long
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// Nodes and nothing else.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// n1 n2 …, or leader, followers, observers, minority, majority, any, any-follower, not-leader, all
+    #[arg(required = true, value_name = "NODE")]
+    pub nodes: Vec<String>,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// The signal
+    #[arg(long, default_value = "KILL", value_name = "NAME")]
+    pub signal: String,
+    /// Start them again after this time
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub restart_after: Option<Duration>,
+}
+
+/// `restart`.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// One after another, the leader last, while clients write
+    #[arg(long)]
+    pub rolling: bool,
+    /// With SIGKILL instead of SIGTERM
+    #[arg(long)]
+    pub hard: bool,
+    /// Run this server from now on: an upgrade
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<String>,
+}
+
+/// `pause`.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Let them go on after this time
+    #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
+    pub for_: Option<Duration>,
+    /// Return when they have gone on and serve
+    #[arg(long, requires = "for_")]
+    pub wait: bool,
+}
