@@ -82,7 +82,7 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Failure>
     };
     // The servers' feeds arrive side by side: what is over can be told in the order in which it happened.
     let mut past = Vec::new();
-    connection.call::<u64>(&request, |early| {
+    let told = connection.call::<u64>(&request, |early| {
         if let Early::Event(event) = early
             && wanted(&event)
         {
@@ -93,7 +93,13 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Failure>
             }
         }
         true
-    })?;
+    });
+    if args.follow {
+        // The stream ends with the lab, and that is no failure of this command.
+        context.out.doing("the lab has ended");
+        return Ok(Exit::Ok);
+    }
+    told?;
     past.sort_by_key(|event| event.t_us);
     past.iter().for_each(show);
     Ok(Exit::Ok)

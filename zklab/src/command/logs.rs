@@ -61,7 +61,7 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Failure> {
     if !args.follow {
         return Ok(Exit::Ok);
     }
-    loop {
+    while logs.iter().any(|log| log.file.exists()) {
         sleep(LOOK_AGAIN);
         for log in &mut logs {
             for line in log.new_lines().iter().filter(|line| wanted(line)) {
@@ -69,6 +69,8 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Failure> {
             }
         }
     }
+    context.out.doing("the lab has ended");
+    Ok(Exit::Ok)
 }
 
 fn show(context: &Context, id: NodeId, line: &str, alone: bool) {

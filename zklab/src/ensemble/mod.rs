@@ -62,6 +62,8 @@ pub struct View {
     pub state: Option<Role>,
     /// It answers clients.
     pub serving: bool,
+    /// Since when it does, by the system's clock.
+    pub serving_us: u64,
     /// The epoch it serves in.
     pub epoch: i64,
     /// Its last zxid when it began to serve.
@@ -398,7 +400,7 @@ impl Ensemble {
         let mut derived = Vec::new();
         {
             let mut folded = self.folded();
-            fold(&mut folded.views[self.index(id)], &kind);
+            fold(&mut folded.views[self.index(id)], at_us, &kind);
             if let LabEventKind::NodeServing {
                 role: Role::Leader,
                 epoch,
@@ -452,7 +454,7 @@ impl Ensemble {
 }
 
 /// What an event says about the state of its node.
-fn fold(view: &mut View, kind: &LabEventKind) {
+fn fold(view: &mut View, at_us: u64, kind: &LabEventKind) {
     match kind {
         LabEventKind::ElectionStarted { .. } => {
             view.state = Some(Role::Looking);
@@ -467,6 +469,7 @@ fn fold(view: &mut View, kind: &LabEventKind) {
         LabEventKind::NodeServing { role, epoch, zxid } => {
             view.state = Some(*role);
             view.serving = true;
+            view.serving_us = at_us;
             view.epoch = *epoch;
             view.zxid = *zxid;
         }

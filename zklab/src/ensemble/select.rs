@@ -3,7 +3,7 @@
 //! Roles are decided by asking the nodes now, never from memory.
 
 use super::Ensemble;
-use super::status::{NodeStatus, State};
+use super::status::{NodeStatus, Status};
 use crate::event::Role;
 use crate::failure::{Exit, Failure, nearest};
 use crate::id::NodeId;
@@ -32,7 +32,7 @@ pub fn is_node_word(word: &str) -> bool {
 /// # Errors
 /// On an unknown word, which is shown with the known ones; if there is no leader now and one is asked
 /// for.
-pub fn nodes(lab: &Ensemble, now: &[NodeStatus], words: &[String]) -> Result<Vec<NodeId>, Failure> {
+pub fn nodes(lab: &Ensemble, now: &Status, words: &[String]) -> Result<Vec<NodeId>, Failure> {
     let mut chosen = Vec::new();
     for word in words.iter().flat_map(|word| word.split(',')) {
         for id in one_word(lab, now, word.trim())? {
@@ -44,12 +44,13 @@ pub fn nodes(lab: &Ensemble, now: &[NodeStatus], words: &[String]) -> Result<Vec
     Ok(chosen)
 }
 
-fn one_word(lab: &Ensemble, now: &[NodeStatus], word: &str) -> Result<Vec<NodeId>, Failure> {
-    let with =
-        |keep: &dyn Fn(&NodeStatus) -> bool| now.iter().filter(|n| keep(n)).map(|n| n.id).collect();
+fn one_word(lab: &Ensemble, now: &Status, word: &str) -> Result<Vec<NodeId>, Failure> {
+    let with = |keep: &dyn Fn(&NodeStatus) -> bool| {
+        now.nodes.iter().filter(|n| keep(n)).map(|n| n.id).collect()
+    };
     let role_is = |role| move |node: &NodeStatus| node.role == Some(role);
     let running = |node: &NodeStatus| node.pid.is_some();
-    let leads = |node: &NodeStatus| node.leads();
+    let leads = |node: &NodeStatus| now.leader == Some(node.id);
     let chosen: Vec<NodeId> = match word {
         "all" => with(&|_| true),
         "leader" => with(&leads),
@@ -60,9 +61,10 @@ fn one_word(lab: &Ensemble, now: &[NodeStatus], word: &str) -> Result<Vec<NodeId
         "any-follower" => with(&role_is(Role::Follower)).into_iter().take(1).collect(),
         "minority" | "majority" => {
             let followers_first: Vec<NodeId> = now
+                .nodes
                 .iter()
                 .filter(|n| lab.node(n.id).votes() && !leads(n))
-                .chain(now.iter().filter(|n| leads(n)))
+                .chain(now.nodes.iter().filter(|n| leads(n)))
                 .map(|n| n.id)
                 .collect();
             let voters = followers_first.len();
@@ -81,7 +83,11 @@ fn one_word(lab: &Ensemble, now: &[NodeStatus], word: &str) -> Result<Vec<NodeId
     Ok(chosen)
 }
 
-fn named(lab: &Ensemble, word: &str) -> Result<NodeId, Failure> {
+/// The node of this name.
+///
+/// # Errors
+/// If there is none, with the nearest name there is.
+pub fn named(lab: &Ensemble, word: &str) -> Result<NodeId, Failure> {
     let found = word
         .parse::<NodeId>()
         .ok()
@@ -100,8 +106,9 @@ fn named(lab: &Ensemble, word: &str) -> Result<NodeId, Failure> {
     })
 }
 
-fn nobody(now: &[NodeStatus], word: &str) -> Failure {
+fn nobody(now: &Status, word: &str) -> Failure {
     let states: Vec<String> = now
+        .nodes
         .iter()
         .map(|node| format!("{} {}", node.id, node.state))
         .collect();
@@ -109,17 +116,8 @@ fn nobody(now: &[NodeStatus], word: &str) -> Failure {
         Exit::Missed,
         format!("no node is {word:?} now: {}", states.join(", ")),
     );
-    let down: Vec<String> = now
-        .iter()
-        .filter(|node| node.state == State::Down)
-        .map(|node| node.id.to_string())
-        .collect();
-    if down.is_empty() {
-        failure
-    } else {
-        failure.hint(format!(
-            "`zklab start {}` starts what is down",
-            down.join(" ")
-        ))
+    match now.advice() {
+        Some(advice) => failure.hint(advice),
+        None => failure,
     }
 }

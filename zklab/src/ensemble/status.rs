@@ -92,6 +92,30 @@ impl NodeStatus {
     }
 }
 
+impl Status {
+    /// What to do about nodes that do not serve, if there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let in_state = |state| {
+            let nodes = self.nodes.iter().filter(move |node| node.state == state);
+            nodes
+                .map(|node| node.id.to_string())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let down = in_state(State::Down);
+        let paused = in_state(State::Paused);
+        let start = format!("`zklab start {down}` starts what is down");
+        let resume = format!("`zklab resume {paused}` lets what is paused go on");
+        match (down.is_empty(), paused.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(start),
+            (true, false) => Some(resume),
+            (false, false) => Some(format!("{start}, {resume}")),
+        }
+    }
+}
+
 /// Are the trees equal?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestStatus {

@@ -2,7 +2,7 @@
 //! wherever a node does.
 
 use super::partition::{self, Pair};
-use crate::ensemble::status::{self, NodeStatus};
+use crate::ensemble::status::{self, Status};
 use crate::ensemble::{Ensemble, select};
 use crate::failure::Failure;
 use crate::id::NodeId;
@@ -11,7 +11,8 @@ use crate::id::NodeId;
 #[derive(Debug)]
 pub struct Names<'a> {
     lab: &'a Ensemble,
-    now: Vec<NodeStatus>,
+    /// The names in the words are numbers already: there was nothing to ask.
+    now: Option<Status>,
 }
 
 impl<'a> Names<'a> {
@@ -22,9 +23,9 @@ impl<'a> Names<'a> {
                 .all(|part| part == "all" || part.trim().parse::<NodeId>().is_ok())
         };
         let now = if words.iter().all(is_plain) {
-            Vec::new()
+            None
         } else {
-            status::probe(lab).await.nodes
+            Some(status::probe(lab).await)
         };
         Self { lab, now }
     }
@@ -38,7 +39,14 @@ impl<'a> Names<'a> {
         if word.trim() == "all" {
             return Ok((0..nodes.len()).collect());
         }
-        let chosen = select::nodes(self.lab, &self.now, &[word.trim().to_owned()])?;
+        let word = word.trim();
+        let chosen = match &self.now {
+            Some(now) => select::nodes(self.lab, now, &[word.to_owned()])?,
+            None => word
+                .split(',')
+                .map(|word| select::named(self.lab, word.trim()))
+                .collect::<Result<_, _>>()?,
+        };
         Ok(chosen
             .into_iter()
             .filter_map(|id| nodes.iter().position(|node| node.id == id))

@@ -128,7 +128,10 @@ async fn leader_to_kill(ensemble: &Ensemble) -> Result<(NodeId, i64), Failure> {
                 now.have, now.voters, now.need
             ),
         )
-        .hint("`zklab start all` starts what is down"));
+        .hint(
+            now.advice()
+                .unwrap_or_else(|| "`zklab events` shows what happened".to_owned()),
+        ));
     };
     if now.have - 1 < now.need {
         return Err(Failure::new(
@@ -140,9 +143,8 @@ async fn leader_to_kill(ensemble: &Ensemble) -> Result<(NodeId, i64), Failure> {
                 now.need
             ),
         )
-        .hint(format!(
-            "`zklab start all` starts what is down; `zklab kill {leader}` kills it all the same"
-        )));
+        .hint(now.advice().map_or_else(String::new, |advice| advice + "; ")
+            + &format!("`zklab kill {leader}` kills it all the same")));
     }
     let view = ensemble.view(leader);
     Ok((leader, now.epoch.unwrap_or(0).max(view.epoch)))

@@ -39,7 +39,7 @@ pub struct Restart {
 /// The nodes meant, with the state everybody is in now.
 async fn choose(lab: &Ensemble, words: &[String]) -> Result<(Vec<NodeId>, Status), Failure> {
     let now = status::probe(lab).await;
-    let nodes = select::nodes(lab, &now.nodes, words)?;
+    let nodes = select::nodes(lab, &now, words)?;
     Ok((nodes, now))
 }
 
@@ -151,7 +151,7 @@ async fn settle(lab: &Ensemble, nodes: &[NodeId]) {
 /// What became of a node that was started at `begin`; whether it serves.
 fn started(lab: &Ensemble, id: NodeId, begin: u64) -> (Act, bool) {
     let view = lab.view(id);
-    let took = ms(now_us() - begin);
+    let took = ms(view.serving_us.saturating_sub(begin));
     if view.serving {
         let role = view.state.map(|role| role.to_string()).unwrap_or_default();
         (
