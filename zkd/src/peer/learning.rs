@@ -112,6 +112,9 @@ impl Learning {
             Input::LeaderPacket(link, packet) if link == self.link => {
                 self.zab.step(now, LearnerInput::Packet(packet));
             }
+            Input::LeaderSending(link) if link == self.link => {
+                self.zab.step(now, LearnerInput::Receiving);
+            }
             Input::LeaderSnapshot(link, ..)
                 if link == self.link && !self.zab.expects_snapshot() =>
             {

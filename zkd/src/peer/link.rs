@@ -79,6 +79,12 @@ impl LinkDecoder {
         Ok(Some(LinkItem::Packet(packet)))
     }
 
+    /// Whether the bytes that come next belong to a snapshot.
+    #[must_use]
+    pub fn in_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     fn next_of_snapshot(&mut self) -> Result<Option<LinkItem>, DecodeError> {
         let Some(loading) = &mut self.snapshot else {
             return Ok(None);

@@ -84,6 +84,8 @@ pub enum Input {
     LeaderConnected(LinkId),
     /// The leader's packet (never SNAP).
     LeaderPacket(LinkId, QuorumPacket),
+    /// Bytes of a SNAP are coming in: the leader is not silent.
+    LeaderSending(LinkId),
     /// A SNAP packet and the tree that followed it.
     LeaderSnapshot(LinkId, Zxid, Box<DataTree>),
     /// The connection to the leader could not be made, or ended.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::event::{PeerEvent, ServerState};
 use crate::peer::{Batch, Control, Envelope, Input, PeerConfig, QuorumPeer, Ready};
@@ -39,6 +39,9 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(100);
 pub(super) enum CoreInput {
     /// For the peer.
     Peer(Input),
+    /// For the peer, from another server; the permit is the room it takes in its sender's share of the
+    /// queue.
+    Limited(Input, OwnedSemaphorePermit),
     /// Writes and syncs of one client connection.
     Submits(Vec<Submit>),
     /// What is the state? For the four-letter words.
@@ -62,8 +65,9 @@ pub(super) struct PeerStatus {
     pub(super) leader: Option<LeaderStatus>,
 }
 
-/// Hands inputs to the core. Its queue needs no limit of its own: every sender has one (a connection's
-/// outstanding requests, a link's socket buffer, the marks in flight).
+/// Hands inputs to the core. The queue itself has no limit, because every sender has one: a client
+/// connection its outstanding requests, the storage thread its marks in flight, a quorum link and the
+/// election port the room they ask for before each input ([`CoreSender::limited`]).
 #[derive(Clone)]
 pub(super) struct CoreSender(mpsc::UnboundedSender<CoreInput>);
 
@@ -76,6 +80,11 @@ impl CoreSender {
     /// An input for the peer. After the core has ended nobody needs it.
     pub(super) fn peer(&self, input: Input) {
         let _ = self.0.send(CoreInput::Peer(input));
+    }
+
+    /// An input for the peer that gives its room back when the core takes it.
+    pub(super) fn limited(&self, input: Input, room: OwnedSemaphorePermit) {
+        let _ = self.0.send(CoreInput::Limited(input, room));
     }
 
     pub(super) fn submit(&self, submits: Vec<Submit>) {
@@ -235,6 +244,10 @@ impl Core {
     fn take(&mut self, input: CoreInput) -> Taken {
         match input {
             CoreInput::Peer(input) => self.step(input),
+            CoreInput::Limited(input, room) => {
+                drop(room);
+                self.step(input);
+            }
             CoreInput::Submits(submits) => {
                 let now = clock::now();
                 for submit in submits {

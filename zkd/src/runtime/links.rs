@@ -3,18 +3,19 @@
 //! Each link has one task. What is to be sent is encoded by the core straight into the link's outgoing
 //! buffer, so that whatever gathered while the task was writing leaves in one system call. A link that
 //! cannot keep up is cut when its buffer passes [`LINK_BUFFER_MAX`]: a follower so far behind has to
-//! synchronize again, and must not take the leader's memory with it.
+//! synchronize again, and must not take the leader's memory with it. What comes in waits in the core's
+//! queue up to [`LINK_INPUT_MAX`]; then the link is not read, and TCP slows the other side down.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::ids::{LinkId, ServerId, Zxid};
 use crate::jute::{Record, Writer};
@@ -29,6 +30,10 @@ use super::net;
 
 /// Bytes that may wait on one link.
 const LINK_BUFFER_MAX: usize = 256 << 20;
+/// Bytes of one link that may wait for the core. A larger packet waits alone.
+const LINK_INPUT_MAX: usize = 16 << 20;
+/// How often the core is told that bytes of a snapshot are coming in. Far below any tick.
+const RECEIVING_EVERY: Duration = Duration::from_millis(20);
 /// Links that may be open on the quorum port at once: far above any ensemble, far below the descriptors.
 const LINKS_MAX: usize = 256;
 /// How long a link that is closed here may take to write out what still waits on it.
@@ -224,7 +229,7 @@ impl Links {
         tokio::spawn(async move {
             let (read, write) = stream.into_split();
             let reading = links.read(link, side, read);
-            let writing = write_out(&links.server, &outbox, write);
+            let writing = links.write_out(link, &outbox, write);
             let end = tokio::select! {
                 end = reading => end,
                 end = writing => end,
@@ -251,26 +256,89 @@ impl Links {
         mut read: tokio::net::tcp::OwnedReadHalf,
     ) -> End {
         let mut decoder = LinkDecoder::new(self.packet_max);
+        let room = Arc::new(Semaphore::new(LINK_INPUT_MAX));
+        // Bytes read since the core was last given something.
+        let mut unasked = 0;
+        let mut told = Instant::now();
         loop {
             match read.read_buf(decoder.buffer()).await {
                 Ok(0) => return End::Lost("the other side closed it".to_owned()),
-                Ok(_) => {}
+                Ok(count) => unasked += count,
                 Err(error) => return End::Lost(format!("reading failed: {error}")),
             }
+            let mut last = None;
             loop {
-                match decoder.next_item() {
-                    Ok(Some(item)) => match side.input(link, item) {
-                        Ok(input) => self.core.peer(input),
-                        Err(reason) => return End::Fault(reason),
-                    },
+                let input = match decoder.next_item() {
+                    Ok(Some(item)) => side.input(link, item),
                     Ok(None) => break,
-                    Err(error) => {
-                        return End::Fault(format!("what came is no quorum packet: {error}"));
+                    Err(error) => Err(format!("what came is no quorum packet: {error}")),
+                };
+                match input {
+                    Ok(input) => {
+                        if let Some(before) = last.replace(input) {
+                            self.core.peer(before);
+                        }
+                    }
+                    Err(reason) => {
+                        last.into_iter().for_each(|input| self.core.peer(input));
+                        return End::Fault(reason);
                     }
                 }
             }
+            if last.is_none() && decoder.in_snapshot() && told.elapsed() >= RECEIVING_EVERY {
+                last = Some(Input::LeaderSending(link));
+            }
+            if let Some(input) = last {
+                told = Instant::now();
+                let room = room_for(&room, std::mem::take(&mut unasked)).await;
+                self.core.limited(input, room);
+            }
         }
     }
+
+    /// Writes what gathers in the outbox until the link is closed or breaks.
+    async fn write_out(
+        &self,
+        link: LinkId,
+        outbox: &Outbox,
+        mut write: tokio::net::tcp::OwnedWriteHalf,
+    ) -> End {
+        loop {
+            let (segment, closed) = {
+                let mut state = outbox.state.lock();
+                let segment = state.segments.pop_front();
+                if let Some(Segment::Bytes(bytes)) = &segment {
+                    state.queued -= bytes.len();
+                }
+                (segment, state.closed)
+            };
+            let written = match segment {
+                Some(Segment::Bytes(bytes)) => write.write_all(&bytes).await,
+                Some(Segment::Snapshot(zxid)) => {
+                    let written = write_snapshot(&self.server, outbox, zxid, &mut write).await;
+                    if written.is_ok() {
+                        self.core.peer(Input::SnapshotSent(link));
+                    }
+                    written
+                }
+                None if closed => return End::ClosedHere,
+                None => {
+                    outbox.wake.notified().await;
+                    Ok(())
+                }
+            };
+            if let Err(error) = written {
+                return End::Lost(format!("writing failed: {error}"));
+            }
+        }
+    }
+}
+
+/// Waits until there is room for so many bytes more; all the room there is, if they are more than that.
+async fn room_for(room: &Arc<Semaphore>, bytes: usize) -> OwnedSemaphorePermit {
+    let permits = u32::try_from(bytes.clamp(1, LINK_INPUT_MAX)).expect("the limit fits");
+    let room = Arc::clone(room).acquire_many_owned(permits).await;
+    room.expect("nobody closes this semaphore")
 }
 
 /// Why a link ended.
@@ -340,36 +408,6 @@ async fn dial_until(
     }
 }
 
-/// Writes what gathers in the outbox until the link is closed or breaks.
-async fn write_out(
-    server: &ZkServer,
-    outbox: &Outbox,
-    mut write: tokio::net::tcp::OwnedWriteHalf,
-) -> End {
-    loop {
-        let (segment, closed) = {
-            let mut state = outbox.state.lock();
-            let segment = state.segments.pop_front();
-            if let Some(Segment::Bytes(bytes)) = &segment {
-                state.queued -= bytes.len();
-            }
-            (segment, state.closed)
-        };
-        let written = match segment {
-            Some(Segment::Bytes(bytes)) => write.write_all(&bytes).await,
-            Some(Segment::Snapshot(zxid)) => write_snapshot(server, outbox, zxid, &mut write).await,
-            None if closed => return End::ClosedHere,
-            None => {
-                outbox.wake.notified().await;
-                Ok(())
-            }
-        };
-        if let Err(error) = written {
-            return End::Lost(format!("writing failed: {error}"));
-        }
-    }
-}
-
 /// Writes the tree as it stands. A role ends its links before the txns that were never committed enter the
 /// tree, so a link that is closed must not carry it any further.
 async fn write_snapshot(
@@ -396,4 +434,82 @@ async fn write_snapshot(
     }
     Writer::new(&mut bytes).string(SNAPSHOT_SIGNATURE);
     write.write_all(&bytes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core::CoreInput;
+    use super::*;
+    use crate::pipeline::ServerOptions;
+    use crate::time::Instant as Time;
+
+    /// A leader's port, and a stream that a learner opened to it.
+    async fn link() -> (TcpStream, tokio::sync::mpsc::UnboundedReceiver<CoreInput>) {
+        let (core, inputs) = CoreSender::new();
+        let server = Arc::new(ZkServer::new(ServerOptions::default(), Time(0)));
+        let links = Arc::new(Links::new(core, server, 4 << 20));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        let outbox = Outbox::new();
+        links.run(LinkId(1), accepted, peer, Side::Learner, outbox);
+        (stream, inputs)
+    }
+
+    #[tokio::test]
+    async fn a_link_that_the_core_does_not_take_from_is_not_read() {
+        let (stream, mut inputs) = link().await;
+        let packet = QuorumPacket::with(packet::PROPOSAL, Zxid(1), vec![7; 1 << 20]).to_vec();
+        let total = 4 * LINK_INPUT_MAX / packet.len();
+        let (_, mut write) = stream.into_split();
+        let size = packet.len();
+        tokio::spawn(async move {
+            for _ in 0..total {
+                write.write_all(&packet).await.unwrap();
+            }
+        });
+        let mut waiting = VecDeque::new();
+        let mut most = 0;
+        let mut taken = 0;
+        while taken < total {
+            let input = inputs.recv().await.unwrap();
+            waiting.push_back(input);
+            // Everything that can come without anything being taken, comes first.
+            while let Ok(Some(more)) =
+                tokio::time::timeout(Duration::from_millis(30), inputs.recv()).await
+            {
+                waiting.push_back(more);
+            }
+            most = most.max(waiting.len());
+            taken += waiting.drain(..).count();
+        }
+        assert!(
+            most * size <= LINK_INPUT_MAX + 2 * size,
+            "{most} packets of {size} bytes waited"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_core_hears_of_a_snapshot_that_is_under_way() {
+        let (mut stream, mut inputs) = link().await;
+        let mut tree = Vec::new();
+        let mut cursor = SnapshotCursor::new();
+        assert!(cursor.next_chunk(&crate::tree::DataTree::new(), &mut tree, usize::MAX));
+        let head = QuorumPacket::bare(packet::SNAP, Zxid(1)).to_vec();
+        stream.write_all(&head).await.unwrap();
+        for byte in &tree {
+            stream.write_all(&[*byte]).await.unwrap();
+            tokio::time::sleep(RECEIVING_EVERY / 8).await;
+            if let Ok(input) = inputs.try_recv() {
+                assert!(matches!(
+                    input,
+                    CoreInput::Limited(Input::LeaderSending(LinkId(1)), _)
+                ));
+                return;
+            }
+        }
+        panic!("nothing was told of {} bytes", tree.len());
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant as StdInstant};
 
+use tokio::sync::Semaphore;
+
 use crate::auth::AuthConfig;
 use crate::config::{Config, Membership, SnapshotCompression};
 use crate::event::{FeedTarget, PeerEvent};
@@ -33,6 +35,9 @@ const WORKERS_MAX: usize = 4;
 const BIND_PAUSE: Duration = Duration::from_secs(1);
 /// Listen backlog where none is configured.
 const BACKLOG: i32 = 1024;
+
+/// Notifications of the election port that may wait for the core; then the port is not read.
+const HEARD_MAX: usize = 1024;
 
 /// What the command line says beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -261,15 +266,19 @@ async fn open_ensemble_ports(
         address: format!("{host}:{}", address.election_port),
     });
     let core = core.clone();
+    let room = Arc::new(Semaphore::new(HEARD_MAX));
     tokio::spawn(async move {
         while let Some(event) = heard.recv().await {
-            core.peer(crate::peer::Input::Election(match event {
+            let room = Arc::clone(&room).acquire_owned().await;
+            let room = room.expect("nobody closes this semaphore");
+            let event = match event {
                 ElectionEvent::Notification { from, notification } => {
                     crate::election::Input::Notification { from, notification }
                 }
                 ElectionEvent::Reachable(sid) => crate::election::Input::Reachable(sid),
                 ElectionEvent::Unreachable(sid) => crate::election::Input::Unreachable(sid),
-            }));
+            };
+            core.limited(crate::peer::Input::Election(event), room);
         }
     });
     Ok(election)
