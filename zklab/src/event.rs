@@ -114,6 +114,84 @@ impl HexZxid {
     }
 }
 
+/// What kind of fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultKind {
+    /// Nodes do not see each other.
+    Partition,
+    /// A link is slow or loses packets.
+    Link,
+    /// A process was killed, or a whole host.
+    Kill,
+    /// A process is stopped in its tracks.
+    Pause,
+    /// A process was ended gently.
+    Stop,
+    /// A process is started again.
+    Restart,
+    /// Messages of the protocol are lost.
+    Drop,
+    /// Messages of the protocol are held.
+    Hold,
+    /// A disk fails or is slow.
+    Disk,
+}
+
+impl FaultKind {
+    /// What the ids of such faults begin with.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::Partition => 'f',
+            Self::Link => 'l',
+            Self::Kill => 'k',
+            Self::Pause => 'p',
+            Self::Stop => 's',
+            Self::Restart => 'r',
+            Self::Drop | Self::Hold => 'h',
+            Self::Disk => 'd',
+        }
+    }
+
+    /// It is over as soon as the node has a process again.
+    #[must_use]
+    pub fn ends_processes(self) -> bool {
+        matches!(self, Self::Kill | Self::Stop | Self::Restart)
+    }
+
+    /// It is about links.
+    #[must_use]
+    pub fn is_of_network(self) -> bool {
+        matches!(self, Self::Partition | Self::Link | Self::Drop | Self::Hold)
+    }
+
+    /// It is about processes.
+    #[must_use]
+    pub fn is_of_process(self) -> bool {
+        self.ends_processes() || self == Self::Pause
+    }
+}
+
+/// What an event tells of a fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultNote {
+    /// Its name, unique in its lab: `f1`.
+    pub id: String,
+    /// What it is, as people say it.
+    pub fault: String,
+    /// Its kind.
+    pub what: FaultKind,
+    /// The nodes it is about.
+    #[serde(default)]
+    pub nodes: Vec<NodeId>,
+    /// The directed links it is on: `n1>n2`.
+    #[serde(default)]
+    pub links: Vec<String>,
+    /// When it was in force (or out of it) on all of them, in microseconds since the lab was started.
+    pub effective_us: u64,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
@@ -297,16 +375,10 @@ pub enum LabEventKind {
     },
     /// A fault was put in.
     #[serde(rename = "fault.on")]
-    FaultOn {
-        /// Which.
-        fault: String,
-    },
+    FaultOn(FaultNote),
     /// A fault was taken out.
     #[serde(rename = "fault.off")]
-    FaultOff {
-        /// Which.
-        fault: String,
-    },
+    FaultOff(FaultNote),
     /// The machine held everything up for a while.
     #[serde(rename = "host.stall")]
     HostStall {

@@ -136,7 +136,7 @@ fn line(context: &Context, event: &LabEvent) -> String {
         | LabEventKind::LeaderElected { .. }
         | LabEventKind::QuorumRegained { .. }
         | LabEventKind::WriteAcked { .. } => paint.green(&kind),
-        LabEventKind::FaultOn { .. }
+        LabEventKind::FaultOn(_)
         | LabEventKind::NodeExited { .. }
         | LabEventKind::QuorumLost { .. } => paint.red(&kind),
         LabEventKind::ElectionStarted { .. } | LabEventKind::HostStall { .. } => {
@@ -221,7 +221,7 @@ fn text(kind: &LabEventKind) -> String {
         K::QuorumLost { have, need } | K::QuorumRegained { have, need } => {
             format!("voters that serve: {have}, needed: {need}")
         }
-        K::FaultOn { fault } | K::FaultOff { fault } => fault.clone(),
+        K::FaultOn(fault) | K::FaultOff(fault) => format!("{} {}", fault.id, fault.fault),
         K::HostStall { ms } => format!("the machine stood still for {ms} ms"),
     }
 }

@@ -58,6 +58,7 @@ pub(super) fn ls(context: &Context) -> Result<Exit, Failure> {
                 "server": lab.server,
                 "net": lab.net,
                 "up_ms": lab.up_ms,
+                "faults": lab.faults.len(),
             })
         })
         .collect();

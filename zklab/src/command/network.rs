@@ -51,6 +51,7 @@ fn set(context: &Context, args: LinkSetArgs) -> Result<Exit, Failure> {
         links: args.links,
         change,
         for_ms: args.for_.map(millis),
+        wait: false,
     }))?;
     network::fault(&context.out, &report);
     Ok(report.exit)

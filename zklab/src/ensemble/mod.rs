@@ -5,6 +5,7 @@
 //! views without ever sleeping through it. The views serve the lab's own timing; what a user is shown
 //! as status is probed afresh (`ensemble::status`).
 
+pub mod faults;
 pub mod journal;
 pub mod select;
 pub mod status;
@@ -20,9 +21,10 @@ use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::faults::Book;
 use self::journal::Journal;
 use crate::clock::now_us;
-use crate::event::{HexZxid, LabEventKind, Role, Source};
+use crate::event::{FaultKind, HexZxid, LabEventKind, Role, Source};
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
 use crate::net::Network;
@@ -101,6 +103,7 @@ pub struct Ensemble {
     /// When the lab was started, by the system's clock.
     pub start_us: u64,
     folded: Mutex<Folded>,
+    faults: Mutex<Book>,
 }
 
 /// The views and what is derived from them.
@@ -132,6 +135,7 @@ impl Ensemble {
                 quorum: None,
                 servers: BTreeMap::new(),
             }),
+            faults: Mutex::default(),
         })
     }
 
@@ -243,6 +247,7 @@ impl Ensemble {
             Source::Proc,
             LabEventKind::NodeSpawned { pid },
         );
+        self.end_faults_of(id, handle.started_us, FaultKind::ends_processes);
         let feed = spawned
             .feed
             .map(|pipe| self.follow_feed(id, Feed::new(pipe)));
@@ -370,6 +375,7 @@ impl Ensemble {
             expected,
         };
         self.record(at_us, id, Source::Proc, kind);
+        self.end_faults_of(id, at_us, |what| what == FaultKind::Pause);
     }
 
     /// Asks a server without a feed again and again, and tells the changes as events.

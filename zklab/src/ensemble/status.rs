@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use zkd::ids::Zxid;
 
+use super::faults::Fault;
 use super::{Ensemble, View};
 use crate::clock::now_us;
-use crate::event::{HexZxid, Role};
+use crate::event::{FaultKind, HexZxid, Role};
 use crate::id::NodeId;
 use crate::node::Membership;
 use crate::probe::{self, Answer, Digest};
@@ -80,6 +81,9 @@ pub struct NodeStatus {
     pub version: Option<String>,
     /// 99th percentile of its log syncs, in milliseconds.
     pub fsync_p99_ms: Option<f64>,
+    /// The faults that stand on it, each in a few words and with its id.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// What else there is to say.
     pub note: Option<String>,
 }
@@ -160,6 +164,39 @@ pub struct Status {
     pub digest: Option<DigestStatus>,
     /// How long the lab is up, in milliseconds.
     pub up_ms: u64,
+    /// The faults that stand.
+    #[serde(default)]
+    pub faults: Vec<FaultStatus>,
+}
+
+/// A fault that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultStatus {
+    /// Its name, which `heal` takes.
+    pub id: String,
+    /// Its kind.
+    pub what: FaultKind,
+    /// What it is.
+    pub fault: String,
+    /// The nodes it is about.
+    pub nodes: Vec<NodeId>,
+    /// The directed links it is on.
+    pub links: Vec<String>,
+    /// How long it stands, in milliseconds.
+    pub since_ms: u64,
+}
+
+impl From<&Fault> for FaultStatus {
+    fn from(fault: &Fault) -> Self {
+        Self {
+            id: fault.id.clone(),
+            what: fault.what,
+            fault: fault.fault.clone(),
+            nodes: fault.nodes.clone(),
+            links: fault.links.clone(),
+            since_ms: now_us().saturating_sub(fault.at_us) / 1000,
+        }
+    }
 }
 
 /// Asks every node.
@@ -206,6 +243,7 @@ pub async fn probe(lab: &Ensemble) -> Status {
         epoch: leader.and_then(|node| node.epoch),
         digest: compare_digests(&nodes),
         up_ms: now_us().saturating_sub(lab.start_us) / 1000,
+        faults: lab.standing().iter().map(FaultStatus::from).collect(),
         nodes,
     }
 }
@@ -254,6 +292,8 @@ fn node_status(
         version: None,
         fsync_p99_ms: None,
     });
+    let mut faults = lab.standing();
+    faults.retain(|fault| fault.nodes.contains(&id));
     NodeStatus {
         id,
         state,
@@ -274,13 +314,14 @@ fn node_status(
         // zkd answers with the version of Apache ZooKeeper whose behaviour it has; its own comes first.
         version: view.version.clone().or(answer.version),
         fsync_p99_ms: answer.fsync_p99_ms,
-        note: note(view),
+        note: note(view, &faults),
+        faults: faults.iter().map(Fault::shown).collect(),
     }
 }
 
-/// For a node without a process: how it ended and when.
-fn note(view: &View) -> Option<String> {
-    if view.process.is_some() {
+/// For a node without a process: how it ended and when, unless a fault says that already.
+fn note(view: &View, faults: &[Fault]) -> Option<String> {
+    if view.process.is_some() || faults.iter().any(|fault| fault.what.ends_processes()) {
         return None;
     }
     let Some(end) = view.end else {

@@ -1,4 +1,8 @@
 //! All network faults of a lab at one time, and the one way to change them.
+//!
+//! Every fault is a [`Layer`]: what it does to which links. What is in force is always composed anew from
+//! all of them, so faults can be put in and taken out in any order. Changes of links (delay, loss, …) come
+//! first, in the order in which they were put in; partitions stand on top of them.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -7,28 +11,77 @@ use zkd::prng::Prng;
 
 use super::change::LinkChange;
 use super::partition::{Pair, Style};
-use crate::net::emulator::Emulator;
+use crate::clock::now_us;
+use crate::net::Network;
 use crate::net::link::LinkFaults;
 use crate::net::matrix::Matrix;
 
-/// A partition that stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
+/// What a fault does to one link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Effect {
+    /// Makes it slow, lossy, …
+    Set(LinkChange),
+    /// Blocks it, or nearly.
+    Block(Style),
+}
+
+impl Effect {
+    fn is_block(&self) -> bool {
+        matches!(self, Self::Block(_))
+    }
+
+    fn apply(&self, link: &mut LinkFaults) {
+        match self {
+            Self::Set(change) => change.apply(link),
+            Self::Block(style) => style.apply(link),
+        }
+    }
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
     /// Its name: `f1`.
     pub id: String,
-    /// What it is, as people say it.
-    pub what: String,
-    /// What happens on its links.
-    pub style: Style,
-    /// Its links.
-    pub links: Vec<Pair>,
+    /// What it does to which links.
+    pub links: Vec<(Pair, Effect)>,
+    /// It is in force now; one that comes and goes is not all the time.
+    pub is_on: bool,
+    /// It ends by itself, so it is never taken for replaced by a later one.
+    pub is_passing: bool,
+}
+
+impl Layer {
+    /// The same effect on all of these links.
+    #[must_use]
+    pub fn new(id: String, links: &[Pair], effect: Effect) -> Self {
+        Self {
+            id,
+            links: links.iter().map(|pair| (*pair, effect)).collect(),
+            is_on: true,
+            is_passing: false,
+        }
+    }
+
+    /// Is all that it does done by `other` too, or undone by it?
+    fn is_replaced_by(&self, other: &Self) -> bool {
+        let covers = |(pair, effect): &(Pair, Effect)| {
+            other.links.iter().any(|(known, new)| match (effect, new) {
+                (Effect::Set(old), Effect::Set(new)) => known == pair && new.covers(old),
+                _ => false,
+            })
+        };
+        !self.is_passing && !other.is_passing && self.links.iter().all(covers)
+    }
 }
 
 /// What was taken out, and when that was in force.
 #[derive(Debug)]
 pub struct Healed {
-    /// The names of the partitions, and `links` for what was set on single links.
-    pub names: Vec<String>,
+    /// The names of the faults that are gone.
+    pub gone: Vec<String>,
+    /// The names of those that stand on fewer links now.
+    pub smaller: Vec<(String, Vec<Pair>)>,
     /// Links that were blocked before and are not any more.
     pub opened: Vec<Pair>,
     /// The time since when it is in force.
@@ -43,175 +96,135 @@ pub struct Board {
 
 #[derive(Debug)]
 struct State {
-    /// What was set on single links.
-    set: Matrix,
-    /// What stands on top of it.
-    partitions: Vec<Partition>,
-    count: u32,
+    /// How the links are without any fault.
+    base: Matrix,
+    layers: Vec<Layer>,
     chances: Prng,
 }
 
 impl State {
     /// Everything together.
     fn compose(&self) -> Matrix {
-        let mut matrix = self.set.clone();
-        for partition in &self.partitions {
-            for (from, to) in &partition.links {
-                partition.style.apply(matrix.link_mut(*from, *to));
+        let mut matrix = self.base.clone();
+        for is_block in [false, true] {
+            let layers = self.layers.iter().filter(|layer| layer.is_on);
+            let all = layers.flat_map(|layer| &layer.links);
+            for ((from, to), effect) in all.filter(|(_, effect)| effect.is_block() == is_block) {
+                effect.apply(matrix.link_mut(*from, *to));
             }
         }
         matrix
     }
 
-    fn put_in_force(&self, emulator: &Emulator) -> oneshot::Receiver<u64> {
+    fn put_in_force(&self, net: &dyn Network) -> oneshot::Receiver<u64> {
         let composed = self.compose();
-        emulator.change(|matrix| *matrix = composed)
+        if let Some(emulator) = net.links() {
+            return emulator.change(|matrix| *matrix = composed);
+        }
+        let (tell, told) = oneshot::channel();
+        // The receiver is right here.
+        let _ = tell.send(now_us());
+        told
     }
 }
 
 impl Board {
-    /// No faults between so many nodes; what is left to chance comes from `seed`.
+    /// No faults yet on links that are like this; what is left to chance comes from `seed`.
     #[must_use]
-    pub fn new(nodes: usize, seed: u64) -> Self {
+    pub fn new(base: Matrix, seed: u64) -> Self {
         Self {
             state: Mutex::new(State {
-                set: Matrix::clean(nodes),
-                partitions: Vec::new(),
-                count: 0,
+                base,
+                layers: Vec::new(),
                 chances: Prng::new(seed),
             }),
         }
     }
 
-    /// Changes single links. The faults they had before come back too.
-    pub fn set(
-        &self,
-        emulator: &Emulator,
-        links: &[Pair],
-        change: &LinkChange,
-    ) -> (Vec<(Pair, LinkFaults)>, oneshot::Receiver<u64>) {
+    /// Lets chance choose something.
+    pub fn draw<T>(&self, draw: impl FnOnce(&mut Prng) -> T) -> T {
+        draw(&mut self.lock().chances)
+    }
+
+    /// Puts a fault in. Earlier changes that it replaces altogether are taken out; their names.
+    pub fn put(&self, net: &dyn Network, layer: Layer) -> (Vec<String>, oneshot::Receiver<u64>) {
         let mut state = self.lock();
-        let mut before = Vec::new();
-        for (from, to) in links {
-            let link = state.set.link_mut(*from, *to);
-            before.push(((*from, *to), *link));
-            change.apply(link);
-        }
-        (before, state.put_in_force(emulator))
+        let (gone, kept) = std::mem::take(&mut state.layers)
+            .into_iter()
+            .partition(|old| old.is_replaced_by(&layer));
+        state.layers = kept;
+        state.layers.push(layer);
+        (ids(gone), state.put_in_force(net))
     }
 
-    /// Gives single links these faults.
-    pub fn restore(
+    /// Changes a fault that stands; `None` if it does not stand any more.
+    pub fn alter(
         &self,
-        emulator: &Emulator,
-        links: &[(Pair, LinkFaults)],
-    ) -> oneshot::Receiver<u64> {
+        net: &dyn Network,
+        id: &str,
+        alter: impl FnOnce(&mut Layer),
+    ) -> Option<oneshot::Receiver<u64>> {
         let mut state = self.lock();
-        for ((from, to), faults) in links {
-            *state.set.link_mut(*from, *to) = *faults;
-        }
-        state.put_in_force(emulator)
+        alter(state.layers.iter_mut().find(|layer| layer.id == id)?);
+        Some(state.put_in_force(net))
     }
 
-    /// Puts a partition in; `draw` chooses its links.
-    pub fn partition(
-        &self,
-        emulator: &Emulator,
-        what: String,
-        style: Style,
-        draw: impl FnOnce(&mut Prng) -> Vec<Pair>,
-    ) -> (Partition, oneshot::Receiver<u64>) {
-        let mut state = self.lock();
-        let links = draw(&mut state.chances);
-        state.count += 1;
-        let partition = Partition {
-            id: format!("f{}", state.count),
-            what,
-            style,
-            links,
-        };
-        state.partitions.push(partition.clone());
-        (partition, state.put_in_force(emulator))
-    }
-
-    /// Takes one partition out; `None` if there is no such one any more.
-    pub fn heal_one(&self, emulator: &Emulator, id: &str) -> Option<Healed> {
-        self.heal(emulator, |state| {
-            let place = state.partitions.iter().position(|one| one.id == id)?;
-            Some(vec![state.partitions.remove(place).id])
-        })
-    }
-
-    /// Takes everything out.
-    ///
-    /// # Panics
-    /// Never: there is always an answer.
-    pub fn heal_all(&self, emulator: &Emulator) -> Healed {
-        self.heal(emulator, |state| {
-            let partitions = std::mem::take(&mut state.partitions);
-            let mut names: Vec<String> = partitions.into_iter().map(|one| one.id).collect();
-            let clean = Matrix::clean(state.set.node_count());
-            if std::mem::replace(&mut state.set, clean.clone()) != clean {
-                names.push("links".to_owned());
-            }
-            Some(names)
-        })
-        .expect("the change above answers")
+    /// Takes out the faults that `is_meant` names.
+    pub fn heal(&self, net: &dyn Network, is_meant: impl Fn(&str) -> bool) -> Healed {
+        self.take_out(net, |layer| is_meant(&layer.id), |_, _| true)
     }
 
     /// Takes everything out on the links between these nodes, and leaves the rest broken.
-    ///
-    /// # Panics
-    /// Never: there is always an answer.
-    pub fn heal_core(&self, emulator: &Emulator, core: &[usize]) -> Healed {
+    pub fn heal_core(&self, net: &dyn Network, core: &[usize]) -> Healed {
         let inside = |(from, to): &Pair| core.contains(from) && core.contains(to);
-        self.heal(emulator, |state| {
-            let mut names = Vec::new();
-            for partition in &mut state.partitions {
-                let before = partition.links.len();
-                partition.links.retain(|link| !inside(link));
-                if partition.links.len() < before {
-                    names.push(partition.id.clone());
-                }
-            }
-            state.partitions.retain(|one| !one.links.is_empty());
-            let pairs: Vec<Pair> = state.set.pairs().filter(inside).collect();
-            let mut was_set = false;
-            for (from, to) in pairs {
-                let link = state.set.link_mut(from, to);
-                was_set |= !std::mem::take(link).is_clean();
-            }
-            names.extend(was_set.then(|| "links".to_owned()));
-            Some(names)
-        })
-        .expect("the change above answers")
+        self.take_out(net, |_| true, |pair, _| inside(pair))
     }
 
-    /// The ids of the partitions that stand.
+    /// Undoes every change of these links; partitions stay.
+    pub fn reset(&self, net: &dyn Network, links: &[Pair]) -> Healed {
+        let is_set = |pair: &Pair, effect: &Effect| links.contains(pair) && !effect.is_block();
+        self.take_out(net, |_| true, is_set)
+    }
+
+    /// Does such a fault stand?
     #[must_use]
-    pub fn standing(&self) -> Vec<String> {
-        let state = self.lock();
-        state.partitions.iter().map(|one| one.id.clone()).collect()
+    pub fn has(&self, id: &str) -> bool {
+        self.lock().layers.iter().any(|layer| layer.id == id)
     }
 
-    fn heal(
+    /// Of the layers that `is_meant` names, takes out what `is_over` names.
+    fn take_out(
         &self,
-        emulator: &Emulator,
-        take_out: impl FnOnce(&mut State) -> Option<Vec<String>>,
-    ) -> Option<Healed> {
+        net: &dyn Network,
+        is_meant: impl Fn(&Layer) -> bool,
+        is_over: impl Fn(&Pair, &Effect) -> bool,
+    ) -> Healed {
         let mut state = self.lock();
         let before = state.compose();
-        let names = take_out(&mut state)?;
+        let mut smaller = Vec::new();
+        for layer in state.layers.iter_mut().filter(|layer| is_meant(layer)) {
+            let count = layer.links.len();
+            layer.links.retain(|(pair, effect)| !is_over(pair, effect));
+            if layer.links.len() < count && !layer.links.is_empty() {
+                let left = layer.links.iter().map(|(pair, _)| *pair).collect();
+                smaller.push((layer.id.clone(), left));
+            }
+        }
+        let (gone, kept) = std::mem::take(&mut state.layers)
+            .into_iter()
+            .partition(|layer| layer.links.is_empty());
+        state.layers = kept;
         let now = state.compose();
         let opened = now
             .pairs()
             .filter(|(a, b)| before.link(*a, *b).is_blocked() && !now.link(*a, *b).is_blocked())
             .collect();
-        Some(Healed {
-            names,
+        Healed {
+            gone: ids(gone),
+            smaller,
             opened,
-            in_force: state.put_in_force(emulator),
-        })
+            in_force: state.put_in_force(net),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -221,28 +234,95 @@ impl Board {
     }
 }
 
+fn ids(layers: Vec<Layer>) -> Vec<String> {
+    layers.into_iter().map(|layer| layer.id).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Loopback;
+
+    fn delay(us: u64) -> Effect {
+        Effect::Set(LinkChange {
+            delay_us: Some(us),
+            ..LinkChange::default()
+        })
+    }
+
+    fn layer(id: &str, links: &[Pair], effect: Effect) -> Layer {
+        Layer::new(id.to_owned(), links, effect)
+    }
+
+    fn link(board: &Board, pair: Pair) -> LinkFaults {
+        *board.lock().compose().link(pair.0, pair.1)
+    }
 
     #[test]
     fn partitions_stand_on_top_of_what_was_set() {
-        let board = Board::new(3, 1);
-        let mut state = board.lock();
-        state.set.link_mut(0, 1).delay_us = 7;
-        for (id, style) in [("f1", Style::Drop), ("f2", Style::Slow)] {
-            state.partitions.push(Partition {
-                id: id.to_owned(),
-                what: String::new(),
-                style,
-                links: vec![(0, 1)],
-            });
-        }
-        let both = *state.compose().link(0, 1);
+        let net = Loopback::claim(&[]).unwrap();
+        let board = Board::new(Matrix::clean(3), 1);
+        let one = [(0, 1)];
+        board.put(&net, layer("f1", &one, Effect::Block(Style::Drop)));
+        board.put(&net, layer("f2", &one, Effect::Block(Style::Slow)));
+        board.put(&net, layer("l3", &one, delay(7)));
+        let both = link(&board, (0, 1));
         assert!(both.cut && both.delay_us > 7);
-        state.partitions.remove(0);
-        assert!(!state.compose().link(0, 1).cut);
-        state.partitions.clear();
-        assert_eq!(state.compose().link(0, 1).delay_us, 7);
+        let healed = board.heal(&net, |id| id == "f1");
+        assert_eq!(
+            (healed.gone, healed.opened),
+            (vec!["f1".to_owned()], vec![(0, 1)])
+        );
+        assert!(!link(&board, (0, 1)).cut);
+        board.heal(&net, |id| id == "f2");
+        assert_eq!(link(&board, (0, 1)).delay_us, 7);
+        assert!(board.has("l3") && !board.has("f2"));
+    }
+
+    #[test]
+    fn a_change_that_says_all_that_an_earlier_one_said_replaces_it() {
+        let net = Loopback::claim(&[]).unwrap();
+        let board = Board::new(Matrix::clean(3), 1);
+        let loss = Effect::Set(LinkChange {
+            loss: Some(0.5),
+            ..LinkChange::default()
+        });
+        board.put(&net, layer("l1", &[(0, 1), (1, 0)], delay(7)));
+        board.put(&net, layer("l2", &[(0, 1), (1, 0)], loss));
+        let (gone, _) = board.put(&net, layer("l3", &[(0, 1)], delay(8)));
+        assert!(gone.is_empty(), "the way back is still slow by l1");
+        let (gone, _) = board.put(&net, layer("l4", &[(1, 0), (0, 1), (1, 2)], delay(9)));
+        assert_eq!(gone, ["l1", "l3"]);
+        let mut passing = layer("l5", &[(1, 0), (0, 1), (1, 2)], delay(10));
+        passing.is_passing = true;
+        assert!(
+            board.put(&net, passing).0.is_empty(),
+            "it will give way again"
+        );
+        board.heal(&net, |id| id == "l5");
+        assert_eq!(link(&board, (0, 1)).delay_us, 9);
+        assert_eq!(link(&board, (1, 0)).loss, 0.5);
+    }
+
+    #[test]
+    fn a_core_heals_and_a_reset_leaves_partitions() {
+        let net = Loopback::claim(&[]).unwrap();
+        let board = Board::new(Matrix::clean(3), 1);
+        let all: Vec<Pair> = Matrix::clean(3).pairs().collect();
+        board.put(&net, layer("f1", &all, Effect::Block(Style::Drop)));
+        board.put(&net, layer("l2", &[(0, 1), (1, 0)], delay(7)));
+        let healed = board.heal_core(&net, &[0, 1]);
+        assert_eq!(healed.gone, ["l2"]);
+        assert_eq!(healed.smaller.len(), 1);
+        assert_eq!(healed.smaller[0].1.len(), 4);
+        assert!(link(&board, (0, 1)).is_clean() && link(&board, (0, 2)).cut);
+        board.put(&net, layer("l3", &all, delay(7)));
+        let healed = board.reset(&net, &[(0, 2)]);
+        assert_eq!(healed.smaller[0].0, "l3");
+        let both = link(&board, (0, 2));
+        assert!(both.cut && both.delay_us == 0);
+        let flapping = board.alter(&net, "f1", |layer| layer.is_on = false);
+        assert!(flapping.is_some() && !link(&board, (0, 2)).cut);
+        assert!(board.alter(&net, "f9", |_| ()).is_none());
     }
 }

@@ -35,6 +35,39 @@ impl LinkChange {
         *self == Self::default()
     }
 
+    /// Does it say something of everything that `other` says something of?
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        fn is_said<T>(new: Option<T>, old: Option<T>) -> bool {
+            new.is_some() || old.is_none()
+        }
+        is_said(self.delay_us, other.delay_us)
+            && is_said(self.jitter_us, other.jitter_us)
+            && is_said(self.loss, other.loss)
+            && is_said(self.burst, other.burst)
+            && is_said(self.duplicate, other.duplicate)
+            && is_said(self.reorder, other.reorder)
+            && is_said(self.corrupt, other.corrupt)
+            && is_said(self.rate_bps, other.rate_bps)
+            && is_said(self.queue_bytes, other.queue_bytes)
+    }
+
+    /// In a few words, as it was typed: `20ms 1%`.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        let mut words = Vec::new();
+        words.extend(self.delay_us.map(span));
+        words.extend(self.jitter_us.map(|us| format!("±{}", span(us))));
+        words.extend(self.loss.map(percent));
+        words.extend(self.burst.map(|length| format!("burst {length}")));
+        words.extend(self.duplicate.map(|one| format!("dup {}", percent(one))));
+        words.extend(self.reorder.map(|one| format!("reorder {}", percent(one))));
+        words.extend(self.corrupt.map(|one| format!("corrupt {}", percent(one))));
+        words.extend(self.rate_bps.map(bits));
+        words.extend(self.queue_bytes.map(|bytes| format!("queue {bytes}")));
+        words.join(" ")
+    }
+
     /// Makes the change.
     pub fn apply(&self, to: &mut LinkFaults) {
         fn put<T: Copy>(place: &mut T, value: Option<T>) {
@@ -49,6 +82,34 @@ impl LinkChange {
         put(&mut to.corrupt, self.corrupt);
         put(&mut to.rate_bps, self.rate_bps);
         put(&mut to.queue_bytes, self.queue_bytes);
+    }
+}
+
+/// A chance as it is typed: `1%`.
+#[must_use]
+pub fn percent(chance: f64) -> String {
+    // Two digits behind the point are enough to tell what was typed.
+    format!("{}%", (chance * 10_000.0).round() / 100.0)
+}
+
+/// A time as it is typed: `20ms`, `1500µs`.
+#[must_use]
+pub fn span(us: u64) -> String {
+    if us.is_multiple_of(1000) {
+        format!("{}ms", us / 1000)
+    } else {
+        format!("{us}µs")
+    }
+}
+
+/// A rate as it is typed: `10mbit`.
+#[must_use]
+pub fn bits(bps: u64) -> String {
+    match bps {
+        _ if bps.is_multiple_of(1_000_000_000) => format!("{}gbit", bps / 1_000_000_000),
+        _ if bps.is_multiple_of(1_000_000) => format!("{}mbit", bps / 1_000_000),
+        _ if bps.is_multiple_of(1000) => format!("{}kbit", bps / 1000),
+        _ => format!("{bps}bit"),
     }
 }
 

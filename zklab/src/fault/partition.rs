@@ -77,12 +77,13 @@ pub fn rest(count: usize, group: &[usize]) -> Vec<usize> {
     (0..count).filter(|node| !group.contains(node)).collect()
 }
 
-/// Two halves as equal as they can be, drawn by chance.
+/// The smaller of two halves that are as equal as they can be, drawn by chance.
 #[must_use]
-pub fn halves(count: usize, chances: &mut Prng) -> Vec<Pair> {
+pub fn half(count: usize, chances: &mut Prng) -> Vec<usize> {
     let mut nodes = shuffled(count, chances);
-    let other = nodes.split_off(count / 2);
-    between(&nodes, &other)
+    nodes.truncate(count / 2);
+    nodes.sort_unstable();
+    nodes
 }
 
 /// Two halves that do not see each other, and one node that sees both; drawn by chance.
@@ -148,7 +149,8 @@ mod tests {
 
     #[test]
     fn halves_and_a_bridge_are_as_large_as_they_can_be() {
-        let mut halves = seen(5, &halves(5, &mut Prng::new(1)));
+        let half = half(5, &mut Prng::new(1));
+        let mut halves = seen(5, &between(&half, &rest(5, &half)));
         halves.sort_unstable();
         assert_eq!(halves, [2, 2, 3, 3, 3]);
         let mut bridge = seen(5, &bridge(5, &mut Prng::new(1)));

@@ -161,6 +161,10 @@ pub fn status(out: &Out, status: &Status, wide: bool) {
     if wide {
         head.extend(["MEMORY", "ADDRESS", "VERSION"]);
     }
+    let faults = status.nodes.iter().any(|node| !node.faults.is_empty());
+    if faults {
+        head.push("FAULTS");
+    }
     let notes = status.nodes.iter().any(|node| node.note.is_some());
     if notes {
         head.push("NOTE");
@@ -168,7 +172,7 @@ pub fn status(out: &Out, status: &Status, wide: bool) {
     let rows = status
         .nodes
         .iter()
-        .map(|node| status_row(node, wide, has_sync_times, notes))
+        .map(|node| status_row(node, wide, has_sync_times, (faults, notes)))
         .collect();
     for line in table(&head, rows, &[]).lines() {
         out.line(out.paint.states(line).trim_end());
@@ -176,7 +180,12 @@ pub fn status(out: &Out, status: &Status, wide: bool) {
     out.line(&quorum_line(out, status));
 }
 
-fn status_row(node: &NodeStatus, wide: bool, sync_times: bool, notes: bool) -> Vec<String> {
+fn status_row(
+    node: &NodeStatus,
+    wide: bool,
+    sync_times: bool,
+    (faults, notes): (bool, bool),
+) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
     let role = match (node.role, node.membership) {
         (Some(role), _) => Some(role.to_string()),
@@ -206,6 +215,11 @@ fn status_row(node: &NodeStatus, wide: bool, sync_times: bool, notes: bool) -> V
             node.addr.clone(),
             or_dash(node.version.clone()),
         ]);
+    }
+    if faults {
+        row.push(or_dash(
+            Some(node.faults.join(", ")).filter(|text| !text.is_empty()),
+        ));
     }
     if notes {
         row.push(node.note.clone().unwrap_or_default());
@@ -268,11 +282,6 @@ pub fn labs(out: &Out, labs: &[Status]) {
         .iter()
         .map(|lab| {
             let running = lab.nodes.iter().filter(|node| node.pid.is_some()).count();
-            let paused = lab
-                .nodes
-                .iter()
-                .filter(|node| node.state == crate::ensemble::status::State::Paused)
-                .count();
             vec![
                 lab.lab.clone(),
                 format!("{running}/{}", lab.nodes.len()),
@@ -281,12 +290,12 @@ pub fn labs(out: &Out, labs: &[Status]) {
                 lab.server.clone(),
                 lab.net.clone(),
                 age(lab.up_ms),
-                paused.to_string(),
+                lab.faults.len().to_string(),
             ]
         })
         .collect();
     let head = [
-        "NAME", "NODES", "QUORUM", "LEADER", "SERVER", "NET", "UP", "PAUSED",
+        "NAME", "NODES", "QUORUM", "LEADER", "SERVER", "NET", "UP", "FAULTS",
     ];
     for line in table(&head, rows, &[]).lines() {
         out.line(line.trim_end());

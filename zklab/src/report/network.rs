@@ -2,6 +2,7 @@
 
 use super::ensemble::table;
 use super::{Out, time};
+use crate::fault::change::{bits, percent, span};
 use crate::supervisor::protocol::{FaultReport, HealReport, LinkReport, LinksReport};
 
 /// More links than this are counted, not listed.
@@ -45,7 +46,7 @@ pub fn heal(out: &Out, report: &HealReport) {
 
 fn heal_line(out: &Out, report: &HealReport) {
     if report.healed.is_empty() {
-        return out.line("nothing to heal: every link is clean");
+        return out.line("nothing to heal: no fault stands");
     }
     let mut line = format!("healed {}", report.healed.join(" "));
     if let Some(first) = report.first_delivery_ms {
@@ -120,28 +121,6 @@ fn or_dash(value: u64, shown: impl Fn(u64) -> String) -> String {
         "–".to_owned()
     } else {
         shown(value)
-    }
-}
-
-fn percent(chance: f64) -> String {
-    // Two digits behind the point are enough to tell what was typed.
-    format!("{}%", (chance * 10_000.0).round() / 100.0)
-}
-
-fn span(us: u64) -> String {
-    if us.is_multiple_of(1000) {
-        format!("{}ms", us / 1000)
-    } else {
-        format!("{us}µs")
-    }
-}
-
-fn bits(bps: u64) -> String {
-    match bps {
-        _ if bps.is_multiple_of(1_000_000_000) => format!("{}gbit", bps / 1_000_000_000),
-        _ if bps.is_multiple_of(1_000_000) => format!("{}mbit", bps / 1_000_000),
-        _ if bps.is_multiple_of(1000) => format!("{}kbit", bps / 1000),
-        _ => format!("{bps}bit"),
     }
 }
 

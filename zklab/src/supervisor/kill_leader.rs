@@ -10,7 +10,7 @@ use super::protocol::{KillLeaderRequest, KillReport, News};
 use super::{Lab, NewsSink};
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
-use crate::event::{LabEventKind, Source};
+use crate::event::{FaultKind, LabEventKind};
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
 use crate::observe::clients::Clients;
@@ -161,13 +161,11 @@ async fn kill_once(
     let seq = ensemble.journal.tip();
     let at = wall_clock();
     let killed_us = ensemble.signal(victim, Signal::SIGKILL)?;
-    let fault = format!("SIGKILL to {victim}, the leader");
-    ensemble.record(
-        killed_us,
-        victim,
-        Source::Fault,
-        LabEventKind::FaultOn { fault },
-    );
+    let fault = ensemble
+        .new_fault(FaultKind::Kill, format!("SIGKILL to {victim}, the leader"))
+        .on_nodes([victim])
+        .brief("killed");
+    ensemble.fault_on(killed_us, fault);
     let patience = Duration::from_millis(request.timeout_ms);
     let ack = clients
         .first_ack_above(old_epoch, Instant::now() + patience)

@@ -11,7 +11,7 @@ use super::protocol::{Act, ActReport, News};
 use crate::clock::{ms, now_us};
 use crate::ensemble::status::{self, NodeStatus, Status};
 use crate::ensemble::{Ensemble, select};
-use crate::event::{LabEventKind, Source};
+use crate::event::FaultKind;
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
 use crate::net::Door;
@@ -231,8 +231,12 @@ async fn end(
             continue;
         }
         let at_us = lab.signal(*id, signal)?;
-        let fault = format!("{signal} to {id}");
-        lab.record(at_us, *id, Source::Fault, LabEventKind::FaultOn { fault });
+        let (what, brief) = match signal {
+            Signal::SIGTERM => (FaultKind::Stop, "stopped"),
+            _ => (FaultKind::Kill, "killed"),
+        };
+        let fault = lab.new_fault(what, format!("{signal} to {id}"));
+        lab.fault_on(at_us, fault.on_nodes([*id]).brief(brief));
         if is_paused(now, *id) && signal != Signal::SIGKILL {
             // A stopped process notices nothing before it goes on.
             lab.signal(*id, Signal::SIGCONT)?;
@@ -321,20 +325,22 @@ async fn resume_later(lab: Arc<Ensemble>, nodes: Vec<NodeId>, after_ms: u64) {
     }
 }
 
-fn set_paused(lab: &Ensemble, id: NodeId, paused: bool) -> Result<(), Failure> {
+pub(super) fn set_paused(lab: &Ensemble, id: NodeId, paused: bool) -> Result<(), Failure> {
     let signal = if paused {
         Signal::SIGSTOP
     } else {
         Signal::SIGCONT
     };
     let at_us = lab.signal(id, signal)?;
-    let fault = format!("pause {id}");
-    let kind = if paused {
-        LabEventKind::FaultOn { fault }
-    } else {
-        LabEventKind::FaultOff { fault }
-    };
-    lab.record(at_us, id, Source::Fault, kind);
+    let standing = lab.standing_on(id, |what| what == FaultKind::Pause);
+    if !paused {
+        for fault in standing {
+            lab.fault_off(at_us, &fault.id);
+        }
+    } else if standing.is_empty() {
+        let fault = lab.new_fault(FaultKind::Pause, format!("pause {id}"));
+        lab.fault_on(at_us, fault.on_nodes([id]).brief("paused"));
+    }
     Ok(())
 }
 
@@ -452,6 +458,8 @@ async fn end_one(lab: &Ensemble, id: NodeId, hard: bool) -> Result<(), Failure> 
     } else {
         Signal::SIGTERM
     };
-    lab.signal(id, signal)?;
+    let at_us = lab.signal(id, signal)?;
+    let fault = lab.new_fault(FaultKind::Restart, format!("restart {id} ({signal})"));
+    lab.fault_on(at_us, fault.on_nodes([id]).brief("restarting"));
     lab.gone(id, STOP_PATIENCE).await
 }

@@ -6,6 +6,7 @@
 //! current-thread runtime, because the kernel ties that bond to the thread that started a child.
 
 pub mod client;
+pub mod heal;
 pub mod home;
 pub mod kill_leader;
 pub mod lifecycle;

@@ -147,6 +147,9 @@ pub enum NetworkRequest {
         change: LinkChange,
         /// Undo it after this time.
         for_ms: Option<u64>,
+        /// Answer when it is undone and every voter that runs serves.
+        #[serde(default)]
+        wait: bool,
     },
     /// Make single links clean.
     LinkReset {
@@ -160,11 +163,11 @@ pub enum NetworkRequest {
     },
     /// Put a partition in.
     Partition(PartitionRequest),
-    /// Take faults of the network out.
+    /// Take faults out, those of processes too.
     Heal {
-        /// One partition by its id; none is everything.
+        /// `all`, `net`, `proc`, or one fault by its id; none is everything.
         what: Option<String>,
-        /// Only what is between these nodes, as typed.
+        /// Only what is on these nodes and between them, as typed.
         core: Vec<String>,
         /// Answer when every voter that runs serves.
         wait: bool,
@@ -441,7 +444,7 @@ pub struct FaultReport {
     pub exit: Exit,
 }
 
-/// Faults of the network were taken out.
+/// Faults were taken out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HealReport {
     /// Version of this format, 1.
@@ -450,13 +453,14 @@ pub struct HealReport {
     pub cmd: String,
     /// The lab.
     pub lab: String,
-    /// Ids of partitions, and `links` for what was set on single links.
+    /// Their ids; also of faults that stand on fewer links now.
     pub healed: Vec<String>,
     /// How long it took until it was in force on all links, in microseconds.
     pub effective_us: u64,
     /// When the first packet came over a link that had been blocked, after the heal.
     pub first_delivery_ms: Option<f64>,
-    /// When every voter that runs served, after the heal; if that was waited for.
+    /// When every voter that runs (with `--core`: every node of it) served, after the heal; if that was
+    /// waited for.
     pub serving_ms: Option<f64>,
     /// Voters that serve.
     pub serving: usize,
