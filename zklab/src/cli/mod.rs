@@ -17,6 +17,7 @@ pub use self::nodes::{KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArg
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::value::{data_dir, duration, version_of};
 
+/// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
 #[derive(Debug, Parser)]
 #[command(
     name = "zklab",
