@@ -6,6 +6,7 @@ pub mod history;
 pub mod network;
 pub mod paint;
 pub mod progress;
+pub mod run;
 
 use std::io::{IsTerminal, Write};
 

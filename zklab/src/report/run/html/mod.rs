@@ -1,0 +1,101 @@
+//! The report of a run as one file: no script, font or picture from anywhere else, and all that matters is there
+//! without scripts.
+//!
+//! Top to bottom in the order in which somebody asks: how did it end and what proves that; what happened when;
+//! the elections; what was done; the numbers; where it ran.
+
+mod diagram;
+mod plots;
+mod side_by_side;
+mod tables;
+mod timeline;
+mod verdict;
+
+pub use self::side_by_side::compare;
+pub(super) use self::side_by_side::{rows, title};
+
+use super::folder::Folder;
+use super::markup::Markup;
+use super::story::Story;
+use super::witness;
+
+/// The style sheet.
+const STYLE: &str = include_str!("style.css");
+/// What makes the timeline move; the page is whole without it.
+const SCRIPT: &str = include_str!("script.js");
+
+/// The page of a run.
+#[must_use]
+pub fn page(folder: &Folder) -> String {
+    let story = Story::of(folder);
+    let proofs = witness::of_run(&folder.run, &folder.load);
+    let run = &folder.run;
+    let mut page = Markup::default();
+    begin(
+        &mut page,
+        &format!("{}: {} ({})", run.outcome.title(), run.name, run.seed),
+    );
+    verdict::header(&mut page, folder);
+    verdict::what_went_wrong(&mut page, folder, &story, &proofs);
+    page.open("section", &[("id", &"timeline")]);
+    page.element("h2", &[], "What happened, over time");
+    timeline::draw(&mut page, folder, &story, &proofs);
+    page.close("section");
+    diagram::all(&mut page, &story);
+    tables::deeds(&mut page, folder);
+    tables::expectations(&mut page, folder);
+    tables::checks(&mut page, folder);
+    tables::load(&mut page, folder);
+    tables::links(&mut page, folder);
+    tables::environment(&mut page, folder);
+    end(&mut page);
+    page.finish()
+}
+
+/// Everything before the content.
+fn begin(page: &mut Markup, title: &str) {
+    page.raw("<!DOCTYPE html>\n");
+    page.open("html", &[("lang", &"en")]);
+    page.open("head", &[]);
+    page.empty("meta", &[("charset", &"utf-8")]);
+    page.empty(
+        "meta",
+        &[
+            ("name", &"viewport"),
+            ("content", &"width=device-width, initial-scale=1"),
+        ],
+    );
+    page.empty(
+        "meta",
+        &[("name", &"color-scheme"), ("content", &"light dark")],
+    );
+    page.element("title", &[], title);
+    page.raw("<style>\n").raw(STYLE).raw("</style>\n");
+    page.close("head");
+    page.open("body", &[]);
+    page.open("main", &[]);
+}
+
+/// Everything after it.
+fn end(page: &mut Markup) {
+    page.close("main");
+    page.raw("<script>\n").raw(SCRIPT).raw("</script>\n");
+    page.close("body");
+    page.close("html");
+}
+
+/// Microseconds as people read a moment: `4.118 s`.
+fn moment(us: u64) -> String {
+    format!("{:.3} s", us as f64 / 1e6)
+}
+
+/// Microseconds as people read a length: `310 µs`, `16.7 ms`, `2.04 s`.
+fn length(us: u64) -> String {
+    let ms = us as f64 / 1e3;
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..100_000 => format!("{ms:.1} ms"),
+        100_000..1_000_000 => format!("{ms:.0} ms"),
+        _ => format!("{:.2} s", ms / 1e3),
+    }
+}

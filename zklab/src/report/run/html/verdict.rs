@@ -1,0 +1,285 @@
+//! How it ended, what proves it, and how to see it again: the first thing on the page.
+
+use super::super::folder::{Event, Folder, Outcome};
+use super::super::markup::Markup;
+use super::super::story::Story;
+use super::super::witness::Proof;
+use super::super::words;
+use super::{length, moment};
+
+/// How long before the proof something may have caused it.
+const BEFORE_US: u64 = 1_500_000;
+/// How much of that is told.
+const BEFORE_MAX: usize = 14;
+
+/// The verdict, in one glance.
+pub(super) fn header(page: &mut Markup, folder: &Folder) {
+    let run = &folder.run;
+    let class = format!("verdict {}", run.outcome.word());
+    page.open("header", &[]);
+    page.open("p", &[("class", &class)]);
+    page.element("strong", &[], run.outcome.title());
+    if !run.rule.is_empty() && run.outcome == Outcome::Bug {
+        page.element("code", &[], &run.rule);
+    }
+    page.close("p");
+    let name = if run.name.is_empty() {
+        "A run"
+    } else {
+        &run.name
+    };
+    page.element("h1", &[], name);
+    let mut facts = Vec::new();
+    if !run.seed.is_empty() {
+        facts.push(format!("seed {}", run.seed));
+    }
+    facts.push(servers(folder));
+    if run.nodes > 0 {
+        let observers = match run.observers {
+            0 => String::new(),
+            1 => " and 1 observer".to_owned(),
+            more => format!(" and {more} observers"),
+        };
+        facts.push(format!("{} voters{observers}", run.nodes));
+    }
+    if run.ms > 0.0 {
+        facts.push(format!("{:.1} s long", run.ms / 1e3));
+    }
+    facts.push(run.started.clone());
+    facts.retain(|fact| !fact.is_empty());
+    page.element("p", &[("class", &"facts")], facts.join(" · "));
+    page.close("header");
+}
+
+fn servers(folder: &Folder) -> String {
+    let mut names: Vec<&str> = folder.run.servers.values().map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() < 2 {
+        folder.run.server.clone()
+    } else {
+        names.join(" + ")
+    }
+}
+
+/// What went wrong and what proves it; of a run that passed, only how to run it again.
+pub(super) fn what_went_wrong(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof]) {
+    let run = &folder.run;
+    let class = format!("card {}", run.outcome.word());
+    page.open("section", &[("id", &"verdict"), ("class", &class)]);
+    if run.outcome == Outcome::Pass {
+        page.element("p", &[], passed(folder));
+    } else {
+        page.element("h2", &[], question(run.outcome));
+        if !run.message.is_empty() {
+            page.element("p", &[("class", &"message")], &run.message);
+        }
+        if let Some(meaning) = words::meaning(&run.rule) {
+            said(page, "The promise", meaning.promise);
+            said(page, "What breaks it", meaning.cause);
+        }
+        missed(page, folder);
+        proof(page, proofs);
+        around(page, folder, story, proofs);
+    }
+    commands(page, folder);
+    page.close("section");
+}
+
+fn question(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Bug => "What went wrong",
+        Outcome::Missed => "What was missed",
+        Outcome::Inconclusive => "Why nothing can be said",
+        Outcome::Died => "Which server died",
+        _ => "Why it could not be judged",
+    }
+}
+
+fn passed(folder: &Folder) -> String {
+    let run = &folder.run;
+    let checks = run.checks.iter().filter(|check| check.verdict == "pass");
+    let mut text = format!(
+        "{} checks found nothing, {} expectations were met",
+        checks.count(),
+        run.expects.iter().filter(|expect| expect.ok).count()
+    );
+    if let Some(load) = &run.load {
+        text.push_str(&format!(
+            "; {} operations, the longest time without an acknowledged write was {:.0} ms",
+            load.ops, load.longest_gap_ms
+        ));
+    }
+    text.push('.');
+    text
+}
+
+fn said(page: &mut Markup, word: &str, text: &str) {
+    page.open("p", &[("class", &"meaning")]);
+    page.element("b", &[], format!("{word}:"));
+    page.text(" ").text(text);
+    page.close("p");
+}
+
+fn missed(page: &mut Markup, folder: &Folder) {
+    let run = &folder.run;
+    for expect in run.expects.iter().filter(|expect| !expect.ok) {
+        page.open("p", &[("class", &"meaning")]);
+        page.element("b", &[], format!("{}:", words::expectation(&expect.what)));
+        page.text(format!(" wanted {}, got {}", expect.wanted, expect.got));
+        page.close("p");
+    }
+    if run.outcome == Outcome::Inconclusive && run.host_stall_limit_ms > 0.0 {
+        let text = format!(
+            "the machine stood still for {:.0} ms at a time; more than {:.0} ms is too much to judge a server by its \
+             times",
+            run.host_stall_max_ms, run.host_stall_limit_ms
+        );
+        said(page, "The machine", &text);
+    }
+}
+
+/// The operations that prove it, the offending one last.
+fn proof(page: &mut Markup, proofs: &[Proof]) {
+    if proofs.is_empty() {
+        return;
+    }
+    page.element("h3", &[], "What proves it, in the order of the story");
+    page.open("div", &[("class", &"wide")]);
+    page.open("table", &[("class", &"proof")]);
+    page.open("thead", &[]).open("tr", &[]);
+    for title in ["", "who", "server", "asked", "answered", "zxid", "when"] {
+        page.element("th", &[], title);
+    }
+    page.close("tr").close("thead").open("tbody", &[]);
+    for (index, proof) in proofs.iter().enumerate() {
+        let last = index + 1 == proofs.len();
+        let class = if last { "offending" } else { "" };
+        page.open("tr", &[("class", &class)]);
+        page.element("td", &[], &proof.name);
+        page.element("td", &[], &proof.who);
+        page.element("td", &[], &proof.server);
+        page.open("td", &[]).element("code", &[], &proof.asked);
+        page.close("td");
+        page.element("td", &[], &proof.answer);
+        page.open("td", &[]).element("code", &[], &proof.zxid);
+        page.close("td");
+        page.element("td", &[("class", &"when")], proof.span());
+        page.close("tr");
+    }
+    page.close("tbody").close("table").close("div");
+}
+
+/// What the ensemble was like then, and what had happened to it just before.
+fn around(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof]) {
+    let times = || proofs.iter().filter_map(|proof| proof.from_us);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else {
+        return;
+    };
+    let roles: Vec<String> = story
+        .lanes
+        .iter()
+        .filter_map(|lane| Some(format!("{} {}", lane.node, lane.at(last)?.word())))
+        .collect();
+    let faults: Vec<String> = story
+        .standing(last)
+        .map(|fault| format!("{} (since {})", fault.text, moment(fault.from_us)))
+        .collect();
+    let then = format!(
+        "{}; {}",
+        roles.join(", "),
+        if faults.is_empty() {
+            "no fault stood".to_owned()
+        } else {
+            format!("faults that stood: {}", faults.join(", "))
+        }
+    );
+    said(page, &format!("At {}", moment(last)), &then);
+    let begin = first.saturating_sub(BEFORE_US);
+    let before: Vec<&Event> = folder
+        .events
+        .iter()
+        .filter(|event| begin <= event.t_us && event.t_us <= last && tells(event))
+        .collect();
+    if before.is_empty() {
+        return;
+    }
+    page.element("h3", &[], "What had happened just before");
+    page.open("ul", &[("class", &"before")]);
+    for event in &before[before.len().saturating_sub(BEFORE_MAX)..] {
+        page.open("li", &[]);
+        page.element("time", &[], moment(event.t_us));
+        page.text(format!(" {} ", event.node));
+        page.text(sentence(event));
+        page.close("li");
+    }
+    page.close("ul");
+}
+
+fn tells(event: &Event) -> bool {
+    matches!(
+        event.kind.as_str(),
+        "fault.on"
+            | "fault.off"
+            | "node.exited"
+            | "node.spawned"
+            | "node.stepped_down"
+            | "leader.elected"
+            | "quorum.lost"
+            | "quorum.regained"
+            | "sync"
+            | "session.expired"
+            | "host.stall"
+    )
+}
+
+/// An event as a sentence would say it.
+pub(super) fn sentence(event: &Event) -> String {
+    let text = |key: &str| event.text(key);
+    match event.kind.as_str() {
+        "fault.on" => format!("fault: {}", text("fault")),
+        "fault.off" => format!("fault over: {}", text("fault")),
+        "node.exited" if event.rest["expected"] == false => "ended ON ITS OWN".to_owned(),
+        "node.exited" => "its process ended, as it was told to".to_owned(),
+        "node.spawned" => "was started".to_owned(),
+        "node.stepped_down" => format!("is no longer {}: {}", text("role"), text("why")),
+        "leader.elected" => format!("leads epoch {}", text("epoch")),
+        "quorum.lost" => format!(
+            "the quorum is lost: {} voters serve, {} are needed",
+            text("have"),
+            text("need")
+        ),
+        "quorum.regained" => "a quorum serves again".to_owned(),
+        "sync" => format!(
+            "brings {} up to date by {} from zxid {} to {}",
+            text("to"),
+            text("mode"),
+            text("from_zxid"),
+            text("to_zxid")
+        ),
+        "host.stall" => format!(
+            "the machine stood still for {}",
+            length((event.rest["ms"].as_f64().unwrap_or_default() * 1e3) as u64)
+        ),
+        kind => kind.replace('.', " "),
+    }
+}
+
+/// The commands that show it again, to copy.
+fn commands(page: &mut Markup, folder: &Folder) {
+    let run = &folder.run;
+    let commands = [("Run it again", &run.repro), ("Make it small", &run.shrink)];
+    if commands.iter().all(|(_, command)| command.is_empty()) {
+        return;
+    }
+    page.open("dl", &[("class", &"commands")]);
+    for (word, command) in commands {
+        if command.is_empty() {
+            continue;
+        }
+        page.element("dt", &[], word);
+        page.open("dd", &[]).element("code", &[], command);
+        page.close("dd");
+    }
+    page.close("dl");
+}
