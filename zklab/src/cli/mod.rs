@@ -5,6 +5,7 @@ pub mod lab;
 pub mod network;
 pub mod nodes;
 pub mod observe;
+pub mod report;
 pub mod value;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -15,6 +16,7 @@ pub use self::lab::{DownArgs, NetArg, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
 pub use self::nodes::{KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs};
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
+pub use self::report::ReportArgs;
 pub use self::value::{data_dir, duration, version_of};
 
 /// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
@@ -136,6 +138,8 @@ pub enum Command {
     Load(LoadArgs),
     /// Judge a recorded history: does it keep ZooKeeper's promises?
     Check(CheckArgs),
+    /// Make the report of a run that is over: a page, JUnit XML, Markdown, a comparison
+    Report(ReportArgs),
     /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
     Env,
     /// Say what works on this machine, and how to fix what does not

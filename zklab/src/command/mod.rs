@@ -11,6 +11,7 @@ mod load;
 mod logs;
 mod network;
 mod nodes;
+mod report;
 mod up;
 
 use std::io;
@@ -111,6 +112,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Events(args) => events::run(context, &args),
         Command::Load(args) => load::run(context, args),
         Command::Check(args) => check::run(context, &args),
+        Command::Report(args) => report::run(context, &args),
         Command::Cli(args) => cli::run(context, args),
         Command::Doctor => Ok(doctor::run(context)),
         Command::Completions { shell } => {

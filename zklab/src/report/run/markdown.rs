@@ -92,15 +92,23 @@ fn one(folder: &Folder) -> String {
     text
 }
 
-/// Several runs side by side.
+/// Several runs side by side: their names, and rows of what each has to say to something.
+#[must_use]
+pub fn comparison(folders: &[Folder]) -> (Vec<String>, Vec<(String, Vec<String>)>) {
+    let stories: Vec<Story> = folders.iter().map(Story::of).collect();
+    let titles = folders.iter().map(title).collect();
+    (titles, rows(folders, &stories))
+}
+
+/// Several runs side by side, as a table.
 #[must_use]
 pub fn compared(folders: &[Folder]) -> String {
-    let stories: Vec<Story> = folders.iter().map(Story::of).collect();
-    let titles: Vec<String> = folders.iter().map(|folder| cell(&title(folder))).collect();
+    let (titles, rows) = comparison(folders);
+    let titles: Vec<String> = titles.iter().map(|title| cell(title)).collect();
     let mut text = format!("| | {} |\n|---|", titles.join(" | "));
     text.push_str(&"---|".repeat(folders.len()));
     text.push('\n');
-    for (what, cells) in rows(folders, &stories) {
+    for (what, cells) in rows {
         let cells: Vec<String> = cells.iter().map(|text| cell(text)).collect();
         text.push_str(&format!("| {what} | {} |\n", cells.join(" | ")));
     }

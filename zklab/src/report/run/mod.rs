@@ -23,7 +23,7 @@ pub use self::folder::{
 pub use self::html::{compare, page};
 pub use self::junit::{Case, junit};
 pub use self::load::{Column, Gap, Load};
-pub use self::markdown::{compared, markdown};
+pub use self::markdown::{compared, comparison, markdown};
 pub use self::story::{Epoch, Fault, Lag, Lane, LaneState, Span, Stall, Story};
 pub use self::witness::Proof;
 use crate::failure::{Context, Failure};
