@@ -54,7 +54,7 @@ pub(super) fn flip_bit(frame: &mut [u8], bit: u64) {
     packet[bit / 8] ^= 1 << (bit % 8);
 }
 
-fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let even: u64 = pairs
         .iter()
@@ -63,7 +63,7 @@ fn sum(bytes: &[u8]) -> u64 {
     even + rest.first().map_or(0, |last| u64::from(*last) << 8)
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub(super) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

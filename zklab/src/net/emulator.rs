@@ -27,6 +27,7 @@ use super::checksum::{self, VIRTIO_HEADER};
 use super::link::{Fate, Link};
 use super::matrix::Matrix;
 use super::system;
+use super::wire::{Listening, Pass, Released, Rule, Sighting, Tap};
 use crate::clock::now_us;
 use crate::failure::{Context, Failure};
 
@@ -78,7 +79,17 @@ struct Orders {
     matrix: Option<Arc<Matrix>>,
     /// Those who want to know when it was.
     waiting: Vec<oneshot::Sender<u64>>,
+    /// From now on what is delivered is shown to this.
+    tap: Option<Tap>,
+    /// Messages to be withheld from now on, and those no longer.
+    rules: Vec<RuleOrder>,
     stop: bool,
+}
+
+#[derive(Debug)]
+enum RuleOrder {
+    Arm(Rule),
+    Disarm(u32),
 }
 
 impl Shared {
@@ -101,6 +112,8 @@ pub struct Emulator {
     /// What was ordered last.
     matrix: Mutex<Arc<Matrix>>,
     thread: Option<JoinHandle<()>>,
+    /// The reader of what the servers say to each other.
+    listening: Mutex<Option<Listening>>,
 }
 
 impl fmt::Debug for Emulator {
@@ -145,7 +158,61 @@ impl Emulator {
             shared,
             matrix: Mutex::new(matrix),
             thread: Some(thread),
+            listening: Mutex::default(),
         })
+    }
+
+    /// From now on `sink` hears, on a thread of its own, what the servers say to each other on their election
+    /// and quorum ports.
+    ///
+    /// # Errors
+    /// If there can be no thread.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the listener.
+    pub fn listen(&self, sink: impl FnMut(Sighting) + Send + 'static) -> Result<(), Failure> {
+        let (tap, listening) =
+            Tap::start(sink).doing(|| "cannot start the reader of the wire".to_owned())?;
+        *self
+            .listening
+            .lock()
+            .expect("nobody panics while holding the listener") = Some(listening);
+        self.shared.order().tap = Some(tap);
+        self.shared.wake();
+        Ok(())
+    }
+
+    /// Is there somebody who hears what the servers say? Only then messages can be withheld.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the listener.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.listening
+            .lock()
+            .expect("nobody panics while holding the listener")
+            .is_some()
+    }
+
+    /// Withholds a message, and what follows it on its connection in its direction. The receiver gets the
+    /// time since when the rule is in force, by the system's clock.
+    pub fn withhold(&self, rule: Rule) -> oneshot::Receiver<u64> {
+        self.order_rule(RuleOrder::Arm(rule))
+    }
+
+    /// Takes the rule of this number out: what it holds arrives, and what it dropped breaks its connection off.
+    pub fn let_go(&self, rule: u32) -> oneshot::Receiver<u64> {
+        self.order_rule(RuleOrder::Disarm(rule))
+    }
+
+    fn order_rule(&self, rule: RuleOrder) -> oneshot::Receiver<u64> {
+        let (tell, told) = oneshot::channel();
+        let mut order = self.shared.order();
+        order.rules.push(rule);
+        order.waiting.push(tell);
+        drop(order);
+        self.shared.wake();
+        told
     }
 
     /// The links as they were ordered last.
@@ -263,6 +330,7 @@ struct Forwarder {
     on_their_way: BinaryHeap<Reverse<OnItsWay>>,
     seq: u64,
     spare: Vec<Vec<u8>>,
+    tap: Option<Tap>,
     begin: Instant,
 }
 
@@ -295,6 +363,7 @@ impl Forwarder {
             on_their_way: BinaryHeap::new(),
             seq: 0,
             spare: Vec::new(),
+            tap: None,
             begin: Instant::now(),
         }
     }
@@ -353,12 +422,44 @@ impl Forwarder {
         if let Some(matrix) = order.matrix {
             self.put_in_force(matrix);
         }
+        if order.tap.is_some() {
+            self.tap = order.tap;
+        }
+        for rule in order.rules {
+            self.rule(rule);
+        }
         let at_us = now_us();
         for waiting in order.waiting {
             // Not everybody waits.
             let _ = waiting.send(at_us);
         }
         false
+    }
+
+    fn rule(&mut self, order: RuleOrder) {
+        let Some(tap) = &mut self.tap else {
+            return;
+        };
+        let id = match order {
+            RuleOrder::Arm(rule) => return tap.arm(rule),
+            RuleOrder::Disarm(id) => id,
+        };
+        for released in tap.disarm(id) {
+            let Released {
+                from,
+                to,
+                frame,
+                made,
+            } = released;
+            let number = self.matrix.number(from, to);
+            if made && self.is_cut(number) {
+                self.count_lost(number);
+            } else if made {
+                self.write(number, to, &frame);
+            } else {
+                self.deliver(number, to, &frame);
+            }
+        }
     }
 
     fn put_in_force(&mut self, matrix: Arc<Matrix>) {
@@ -518,6 +619,20 @@ impl Forwarder {
         if !self.clean[number] && self.is_cut(number) {
             return self.count_lost(number);
         }
+        if let Some(tap) = &mut self.tap {
+            let from = number / self.matrix.node_count();
+            if let Pass::Instead(frames) = tap.see(from, to, frame) {
+                for frame in frames {
+                    self.write(number, to, &frame);
+                }
+                return;
+            }
+        }
+        self.write(number, to, frame);
+    }
+
+    /// Hands a frame to its receiver's kernel.
+    fn write(&mut self, number: usize, to: usize, frame: &[u8]) {
         if write(&self.devices[to], frame).is_err() {
             return self.count_lost(number);
         }

@@ -13,6 +13,7 @@ pub mod matrix;
 mod namespace;
 mod publish;
 mod system;
+pub mod wire;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
