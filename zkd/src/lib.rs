@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod ids;
 pub mod path;
+pub mod planted;
 pub mod prng;
 pub mod time;
 

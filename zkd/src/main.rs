@@ -30,6 +30,13 @@ fn serve(args: &ServeArgs) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     let format = args.log.log_format;
+    #[cfg(feature = "planted")]
+    if let Ok(name) = std::env::var("ZKD_PLANTED")
+        && let Err(error) = zkd::planted::plant(&name)
+    {
+        say(&format!("error: ZKD_PLANTED: {error}"));
+        return ExitCode::from(EXIT_CONFIG);
+    }
     let loaded = match &args.file {
         None => Ok((Config::default(), Vec::new())),
         Some(file) => load(file, true),

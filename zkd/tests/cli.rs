@@ -136,3 +136,33 @@ fn a_file_in_latin_1_is_read() {
         Some(0)
     );
 }
+
+/// What is shipped has neither the bugs nor the switch for them.
+#[cfg(not(feature = "planted"))]
+#[test]
+fn nothing_is_planted_in_what_is_shipped() {
+    let program = fs::read(env!("CARGO_BIN_EXE_zkd")).unwrap();
+    let has = |text: &str| program.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(has("dataDir"), "texts can be found at all");
+    for text in ["ZKD_PLANTED", "ack-before-sync", "trunc-off-by-one"] {
+        assert!(!has(text), "{text}");
+    }
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn a_bug_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_zkd"))
+        .args(["serve", "zoo.cfg"])
+        .current_dir(dir.path())
+        .env("ZKD_PLANTED", "ack-after-lunch")
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    let told = text(&out.stderr);
+    assert!(
+        told.starts_with("error: ZKD_PLANTED: \"ack-after-lunch\" is none of ack-before-sync"),
+        "{told}"
+    );
+}

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first, and the modules on each in the order in which they may know each other.
 const FLOORS: [&[&str]; 8] = [
-    &["ids", "time", "prng", "path", "error", "event"],
+    &["ids", "time", "prng", "path", "error", "event", "planted"],
     &["jute"],
     &["record", "config"],
     &["quorum", "auth", "watch", "session", "tree", "metrics"],

@@ -24,6 +24,7 @@ use crate::auth;
 use crate::event::ServerState;
 use crate::ids::{ConnId, SessionId, Xid, Zxid};
 use crate::metrics::Metrics;
+use crate::planted::{self, Planted};
 use crate::record::data::{Acl, perms};
 use crate::record::opcode::OpCode;
 use crate::record::proto::ConnectRequest;
@@ -607,6 +608,9 @@ impl TriggerSink for Batch<'_> {
         let mut watches = self.server.watches.lock();
         watches.trigger(kind, path, &mut self.watchers);
         drop(watches);
+        if planted::is(Planted::LostWatch) && zxid.counter() % 4 == 0 {
+            return;
+        }
         for conn in &self.watchers {
             let Some(cnxn) = self.registry.by_id.get(conn) else {
                 continue;
@@ -639,7 +643,10 @@ impl Batch<'_> {
             return;
         };
         let found = tree.digest();
-        if found == expected.tree_digest || !self.server.is_serving() {
+        if found == expected.tree_digest
+            || !self.server.is_serving()
+            || planted::is(Planted::DigestSkipped)
+        {
             return;
         }
         let metrics = self.server.metrics();
@@ -655,8 +662,21 @@ impl Batch<'_> {
         metrics.digest_mismatches_count.increment();
     }
 
+    /// What [`Planted::DigestSkipped`] does.
+    fn misapplies(&self, record: &TxnRecord) -> bool {
+        planted::is(Planted::DigestSkipped)
+            && self.server.options.server_id.0 % 3 == 2
+            && record.header.zxid.counter() % 16 == 0
+    }
+
     fn txn(&mut self, tree: &mut DataTree, record: &TxnRecord) {
-        let applied = tree.apply(record, self);
+        let applied = if self.misapplies(record) {
+            let mut stamped = record.clone();
+            stamped.header.time += 1;
+            tree.apply(&stamped, self)
+        } else {
+            tree.apply(record, self)
+        };
         self.compare_digest(tree, record);
         let header = &record.header;
         let session = header.client_id;

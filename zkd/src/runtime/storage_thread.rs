@@ -13,6 +13,7 @@ use crate::ids::Zxid;
 use crate::metrics::Metrics;
 use crate::peer::Input;
 use crate::pipeline::ZkServer;
+use crate::planted::{self, Planted};
 use crate::storage::{Compression, RealDisk, SnapshotWriter, Storage, StorageError, purge};
 use crate::tree::SnapshotCursor;
 use crate::zab::{Mark, Write};
@@ -215,9 +216,14 @@ impl Worker {
         if done.is_empty() {
             return Ok(());
         }
-        self.sync()?;
+        if !planted::is(Planted::AckBeforeSync) {
+            self.sync()?;
+        }
         for mark in done.drain(..) {
             self.core.peer(Input::Wrote(mark));
+        }
+        if planted::is(Planted::AckBeforeSync) {
+            self.sync()?;
         }
         if self.storage.snapshot_due() && self.server.is_settled() {
             self.take_snapshot();

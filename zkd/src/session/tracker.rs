@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 
 use crate::error::ErrorCode;
 use crate::ids::{LinkId, SessionId};
+use crate::planted::{self, Planted};
 use crate::time::Instant;
 
 /// Through whom a session talks. Writes from anyone else are refused: the session has moved.
@@ -153,7 +154,8 @@ impl SessionTracker {
             .get_mut(&session)
             .filter(|tracked| !tracked.closing)
             .ok_or(ErrorCode::SessionExpired)?;
-        if *tracked.owner.get_or_insert(owner) == owner {
+        let same = *tracked.owner.get_or_insert(owner) == owner;
+        if same || planted::is(Planted::SessionMovedUnnoticed) {
             Ok(())
         } else {
             Err(ErrorCode::SessionMoved)

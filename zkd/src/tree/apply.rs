@@ -11,6 +11,7 @@ use super::{DataTree, EphemeralKind, ROOT, byte_count, digest};
 use crate::error::ErrorCode;
 use crate::ids::Zxid;
 use crate::jute::{DecodeError, Reader};
+use crate::planted::{self, Planted};
 use crate::record::data::{Acl, Stat, StatPersisted};
 use crate::record::opcode::OpCode;
 use crate::record::txn::{MultiOp, SetAclTxn, SetDataTxn, Txn, TxnHeader, TxnRecord};
@@ -165,7 +166,10 @@ impl DataTree {
         sink: &mut impl TriggerSink,
     ) -> Applied {
         let error = OpCode::Error.code();
-        if ops.iter().any(|op| op.kind == error) {
+        if let Some(stop) = ops.iter().position(|op| op.kind == error) {
+            if planted::is(Planted::MultiHalf) {
+                self.apply_multi(header, &ops[..stop], sink);
+            }
             return failed_multi(ops);
         }
         let Ok(txns) = ops.iter().map(decode_op).collect::<Result<Vec<_>, _>>() else {
@@ -345,7 +349,8 @@ impl DataTree {
             let _missing = self.delete(header.zxid, path, sink);
         }
         let rest: Vec<String> = self.ephemerals(header.client_id).collect();
-        for path in rest {
+        let stay = usize::from(planted::is(Planted::EphemeralOutlives));
+        for path in rest.into_iter().skip(stay) {
             let _missing = self.delete(header.zxid, &path, sink);
         }
     }

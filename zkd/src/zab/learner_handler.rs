@@ -6,6 +6,7 @@
 
 use crate::event::{PeerEvent, SyncMode};
 use crate::ids::{Epoch, LinkId, ServerId, Zxid};
+use crate::planted::{self, Planted};
 use crate::record::quorum::{PROTOCOL_VERSION, QuorumPacket, packet};
 use crate::time::Instant;
 
@@ -367,7 +368,9 @@ impl Leader {
             let pending = self.out.committed.iter();
             push_committed(&mut packets, pending.filter(|txn| txn.zxid > cursor));
         } else {
-            push_committed(&mut packets, history.committed.after(cursor));
+            let is_many = history.committed.after(cursor).nth(1).is_some();
+            let hole = usize::from(is_many && planted::is(Planted::DiffHole));
+            push_committed(&mut packets, history.committed.after(cursor).skip(hole));
         }
         if kind == LearnerKind::Participant {
             for proposal in self.proposals.after(cursor) {

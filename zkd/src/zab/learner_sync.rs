@@ -11,6 +11,7 @@ use super::learner::{Learner, LearnerKind, State};
 use super::{Proposal, Write};
 use crate::event::{PeerEvent, SyncMode};
 use crate::ids::Zxid;
+use crate::planted::{self, Planted};
 use crate::record::quorum::{QuorumPacket, packet};
 
 impl Learner {
@@ -30,10 +31,12 @@ impl Learner {
                 self.state = State::Syncing;
             }
             packet::TRUNC => {
-                self.start_sync(SyncMode::Trunc, packet.zxid);
-                self.journal.write(Write::Truncate(packet.zxid));
+                let too_many = i64::from(planted::is(Planted::TruncOffByOne));
+                let to = Zxid(packet.zxid.0 + too_many);
+                self.start_sync(SyncMode::Trunc, to);
+                self.journal.write(Write::Truncate(to));
                 self.unsettled = true;
-                self.last_received = packet.zxid;
+                self.last_received = to;
                 self.state = State::Truncating;
             }
             kind => self.fail_fatally(
@@ -116,7 +119,9 @@ impl Learner {
         let may_repeat = self.mode == SyncMode::Snap
             && self.last_received == self.journal.history().last_zxid
             && self.state == State::Syncing;
-        let fits = zxid.follows(self.last_received) || (may_repeat && zxid <= self.last_received);
+        let fits = zxid.follows(self.last_received)
+            || (may_repeat && zxid <= self.last_received)
+            || planted::is(Planted::DiffHole);
         if !fits {
             self.fail(format!(
                 "the synchronization has a hole: {zxid} does not follow {}",

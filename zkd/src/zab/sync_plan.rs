@@ -11,6 +11,7 @@
 
 use super::committed_log::CommittedLog;
 use crate::ids::Zxid;
+use crate::planted::{self, Planted};
 
 /// What a learner is sent first. Behind it go, as PROPOSAL and COMMIT, the committed txns behind
 /// `cursor`, then the outstanding proposals behind `cursor`, then NEWLEADER.
@@ -76,7 +77,7 @@ impl SyncPlan {
     /// `peer_last` lies within the committed log.
     fn within(peer_last: Zxid, is_epoch_zxid: bool, max: Zxid, committed: &CommittedLog) -> Self {
         let shared = committed.at_or_before(peer_last).unwrap_or(max);
-        if shared == peer_last || is_epoch_zxid {
+        if shared == peer_last || is_epoch_zxid || planted::is(Planted::StaleEpoch) {
             return Self::Diff {
                 to: max,
                 cursor: peer_last,

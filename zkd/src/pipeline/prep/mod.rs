@@ -20,6 +20,7 @@ use crate::error::ErrorCode;
 use crate::ids::{SessionId, Zxid};
 use crate::jute::Reader;
 use crate::path;
+use crate::planted::{self, Planted};
 use crate::record::data::{Acl, StatPersisted, perms};
 use crate::record::opcode::OpCode;
 use crate::record::txn::{
@@ -423,6 +424,9 @@ impl Prep {
             .map(|path| path.to_string())
             .collect();
         self.outstanding.adjust_ephemerals(session, &mut paths);
+        if planted::is(Planted::EphemeralOutlives) {
+            paths.pop_last();
+        }
         for path in &paths {
             self.note_delete(context, path);
         }

@@ -6,6 +6,7 @@
 
 use crate::error::ErrorCode;
 use crate::jute::{DecodeError, Reader, Record, Writer};
+use crate::planted::{self, Planted};
 use crate::record::opcode::OpCode;
 use crate::record::proto::MultiHeader;
 use crate::record::txn::{ErrorTxn, MultiOp, MultiTxn, Txn};
@@ -45,7 +46,7 @@ impl Prep {
                 }
             });
         }
-        if failed {
+        if failed && !planted::is(Planted::MultiHalf) {
             self.outstanding.roll_back();
         } else {
             self.outstanding.keep();
