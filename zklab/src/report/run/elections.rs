@@ -106,7 +106,14 @@ struct Open<'e> {
 pub(super) fn read(events: &[Event]) -> Vec<Election> {
     let mut elections = Vec::new();
     let mut open: Option<Open<'_>> = None;
-    for event in events.iter().filter(|event| belongs(event)) {
+    // What a server tells of itself is not told again by those who only heard it.
+    let tells = events
+        .iter()
+        .any(|event| event.src == "zkd" && event.kind == "election.started");
+    let told = |event: &&Event| {
+        belongs(event) && (!tells || event.src != "wire" || event.kind == "wire.message")
+    };
+    for event in events.iter().filter(told) {
         if let Some(now) = &open
             && now.is_over(event.t_us)
         {
@@ -281,11 +288,21 @@ fn row(event: &Event, heard: bool) -> Option<Row> {
         "epoch.acked" => (format!("epoch {epoch} accepted"), Tone::Epoch),
         "sync" => {
             let to = event.text("to");
+            let learns = to == event.node;
+            let by = if learns {
+                "is brought up to date by "
+            } else {
+                ""
+            };
             return (!heard && !to.is_empty()).then(|| Row {
                 at_us: event.t_us,
                 from: event.node.clone(),
-                to: vec![to],
-                text: format!("{} to zxid {}", event.text("mode"), event.text("to_zxid")),
+                to: if learns { Vec::new() } else { vec![to] },
+                text: format!(
+                    "{by}{} to zxid {}",
+                    event.text("mode"),
+                    event.text("to_zxid")
+                ),
                 tone: Tone::Sync,
             });
         }

@@ -141,10 +141,6 @@ fn diagram(page: &mut Markup, election: &Election, nodes: &[&str]) {
             ),
         ],
     );
-    page.raw(
-        "<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
-         orient=\"auto-start-reverse\"><path d=\"M0 0L8 4L0 8Z\" fill=\"context-stroke\"/></marker></defs>\n",
-    );
     let x = |node: &str| {
         let place = nodes.iter().position(|known| *known == node);
         place.map(|place| LEFT + (place as f64 + 0.5) * COLUMN)
@@ -200,11 +196,14 @@ fn draw(page: &mut Markup, row: &Row, y: f64, text_x: f64, x: &impl Fn(&str) -> 
                 &[
                     ("class", &class),
                     ("x1", &px(from)),
-                    ("x2", &px(end - (end - from).signum() * 3.0)),
+                    ("x2", &px(end)),
                     ("y1", &px(y)),
                     ("y2", &px(y)),
                 ],
             );
+            let back = (from - end).signum() * 7.0;
+            let tip = format!("M{} {}l{} -3.5v7Z", px(end), px(y), px(back));
+            page.empty("path", &[("class", &"tip"), ("d", &tip)]);
             if lost {
                 page.element(
                     "text",

@@ -157,8 +157,9 @@ impl<'s> Plots<'s> {
             }
         });
         for gap in &self.gaps {
-            let text = format!("no writes {}", length(gap.length_us()));
-            label(page, &text, gap.from_us, gap.to_us, y + 12.0, scale);
+            let text = length(gap.length_us());
+            let span = (gap.from_us, gap.to_us);
+            label(page, ("ongap", &text), span, y + 13.0, scale);
         }
     }
 
@@ -343,7 +344,7 @@ fn frame(page: &mut Markup, y: f64, height: f64) {
     );
 }
 
-/// Lines with what they stand for, inside the plot so that the names have the left for themselves.
+/// Lines with what they stand for at their right; the names have the left for themselves.
 fn grid(page: &mut Markup, lines: &[(f64, String)], place: impl Fn(f64) -> f64) {
     for (value, text) in lines {
         let y = place(*value);
@@ -361,8 +362,8 @@ fn grid(page: &mut Markup, lines: &[(f64, String)], place: impl Fn(f64) -> f64) 
             "text",
             &[
                 ("class", &"value"),
-                ("x", &px(LEFT + SPAN - 3.0)),
-                ("y", &px(y + 9.0)),
+                ("x", &px(LEFT + SPAN + 5.0)),
+                ("y", &px(y + 3.5)),
             ],
             text,
         );

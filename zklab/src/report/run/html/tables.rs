@@ -57,30 +57,29 @@ pub(super) fn deeds(page: &mut Markup, folder: &Folder) {
     if folder.deeds.is_empty() {
         return;
     }
-    begin(
-        page,
-        "deeds",
-        "What was done",
-        &["", "when", "step", "asked", "done", "what came of it"],
-    );
+    // Only where something was left to chance, there is a difference.
+    let chosen = folder
+        .deeds
+        .iter()
+        .any(|deed| !deed.resolved.is_empty() && deed.resolved != deed.what);
+    let mut columns = vec!["", "when", "step", "asked"];
+    if chosen {
+        columns.push("with what was chosen");
+    }
+    columns.push("what came of it");
+    begin(page, "deeds", "What was done", &columns);
     for deed in &folder.deeds {
         let mark = if deed.ok {
             ("ok", "ok")
         } else {
             ("fail", "no")
         };
-        let resolved = if deed.resolved == deed.what {
-            ""
-        } else {
-            &deed.resolved
-        };
-        let cells = [
-            &moment(deed.t_us)[..],
-            &deed.step,
-            &deed.what,
-            resolved,
-            &deed.text,
-        ];
+        let at = moment(deed.t_us);
+        let mut cells = vec![&at[..], &deed.step, &deed.what];
+        if chosen {
+            cells.push(&deed.resolved);
+        }
+        cells.push(&deed.text);
         row(page, Some(mark), &cells);
     }
     end(page);
@@ -126,19 +125,21 @@ pub(super) fn checks(page: &mut Markup, folder: &Folder) {
             "fail" => ("fail", "BROKEN"),
             _ => ("skip", "skipped"),
         };
-        let meaning = words::meaning(&check.rule).map_or("", |meaning| meaning.promise);
-        let text = if check.message.is_empty() {
-            meaning.to_owned()
-        } else {
-            format!("{} {meaning}", check.message)
-        };
-        let cells = [
-            &check.rule[..],
-            &count(check.count),
-            &format!("{:.0} ms", check.ms),
-            text.trim(),
-        ];
-        row(page, Some(mark), &cells);
+        page.open("tr", &[]);
+        let class = format!("mark {}", mark.0);
+        page.element("td", &[("class", &class)], mark.1);
+        page.open("td", &[]).element("code", &[], &check.rule);
+        page.close("td");
+        page.element("td", &[("class", &"number")], count(check.count));
+        page.element("td", &[("class", &"number")], format!("{:.0} ms", check.ms));
+        page.open("td", &[]);
+        if !check.message.is_empty() {
+            page.element("b", &[], format!("{}. ", check.message));
+        }
+        if let Some(meaning) = words::meaning(&check.rule) {
+            page.element("span", &[("class", &"promise")], meaning.promise);
+        }
+        page.close("td").close("tr");
     }
     end(page);
 }
@@ -185,10 +186,18 @@ pub(super) fn links(page: &mut Markup, folder: &Folder) {
     let Some(Value::Object(first)) = links.first() else {
         return;
     };
+    // Faults that no link had need no column.
+    let always = ["link", "sent", "dropped", "held"];
+    let nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        _ => false,
+    };
     let keys: Vec<&str> = first
         .keys()
         .map(String::as_str)
-        .filter(|key| *key != "v")
+        .filter(|key| !matches!(*key, "v" | "queue_bytes" | "first_us"))
+        .filter(|key| always.contains(key) || !links.iter().all(|link| nothing(&link[*key])))
         .collect();
     let titles: Vec<String> = keys.iter().map(|key| key.replace('_', " ")).collect();
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();

@@ -18,7 +18,7 @@ const WIDTH: f64 = 1120.0;
 /// Where time 0 is; the names stand before it.
 pub(super) const LEFT: f64 = 84.0;
 /// The axis of time.
-pub(super) const SPAN: f64 = WIDTH - LEFT - 12.0;
+pub(super) const SPAN: f64 = WIDTH - LEFT - 50.0;
 const LANE: f64 = 24.0;
 const LANE_STEP: f64 = 29.0;
 const FAULT_STEP: f64 = 18.0;
@@ -186,10 +186,17 @@ pub(super) fn name(page: &mut Markup, text: &str, y: f64) {
 }
 
 /// A text that belongs to a time, and is hidden where there is no room for it.
-pub(super) fn label(page: &mut Markup, text: &str, from_us: u64, to_us: u64, y: f64, scale: Scale) {
+pub(super) fn label(
+    page: &mut Markup,
+    (tone, text): (&str, &str),
+    (from_us, to_us): (u64, u64),
+    y: f64,
+    scale: Scale,
+) {
     let room = scale.width(from_us, to_us);
     let wanted = text.chars().count() as f64 * LETTER + 8.0;
-    let class = if room < wanted { "label off" } else { "label" };
+    let off = if room < wanted { " off" } else { "" };
+    let class = format!("label {tone}{off}");
     page.element(
         "text",
         &[
@@ -230,14 +237,13 @@ fn draw_lane(page: &mut Markup, lane: &Lane, y: f64, scale: Scale) {
         }
     });
     for span in &lane.spans {
-        label(
-            page,
-            span.state.word(),
-            span.from_us,
-            span.to_us,
-            y + 16.0,
-            scale,
-        );
+        let tone = match span.state {
+            LaneState::Leader => "onleader",
+            LaneState::Down => "ondown",
+            _ => "onlane",
+        };
+        let text = (tone, span.state.word());
+        label(page, text, (span.from_us, span.to_us), y + 16.0, scale);
     }
 }
 
@@ -335,14 +341,8 @@ fn draw_faults(
             }
         });
         let end_us = story.end_us.max(fault.to_us);
-        label(
-            page,
-            &fault_name(fault),
-            fault.from_us,
-            end_us,
-            y + 11.0,
-            scale,
-        );
+        let text = ("onpage", &fault_name(fault)[..]);
+        label(page, text, (fault.from_us, end_us), y + 11.0, scale);
     }
 }
 
@@ -360,7 +360,7 @@ fn draw_epochs(page: &mut Markup, epochs: &[Epoch], y: f64, scale: Scale) {
         let to_us = epochs
             .get(index + 1)
             .map_or(scale.end_us, |next| next.at_us);
-        let class = if index % 2 == 0 { "epoch" } else { "epoch odd" };
+        let class = if index % 2 == 0 { "reign" } else { "reign odd" };
         let under = if epoch.leader.is_empty() {
             String::new()
         } else {
@@ -380,7 +380,13 @@ fn draw_epochs(page: &mut Markup, epochs: &[Epoch], y: f64, scale: Scale) {
             );
         });
         let text = format!("{}{under}", epoch.epoch);
-        label(page, &text, epoch.at_us, to_us, y + 13.0, scale);
+        label(
+            page,
+            ("onpage", &text),
+            (epoch.at_us, to_us),
+            y + 13.0,
+            scale,
+        );
     }
 }
 

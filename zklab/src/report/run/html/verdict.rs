@@ -72,7 +72,7 @@ pub(super) fn what_went_wrong(page: &mut Markup, folder: &Folder, story: &Story,
     } else {
         page.element("h2", &[], question(run.outcome));
         if !run.message.is_empty() {
-            page.element("p", &[("class", &"message")], &run.message);
+            page.element("p", &[("class", &"message")], capital(&run.message));
         }
         if let Some(meaning) = words::meaning(&run.rule) {
             said(page, "The promise", meaning.promise);
@@ -84,6 +84,17 @@ pub(super) fn what_went_wrong(page: &mut Markup, folder: &Folder, story: &Story,
     }
     commands(page, folder);
     page.close("section");
+}
+
+/// A sentence begins with a capital letter; a name such as `n3` stays as it is.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) if letters.clone().next().is_some_and(char::is_alphabetic) => {
+            first.to_uppercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn question(outcome: Outcome) -> &'static str {
@@ -205,19 +216,42 @@ fn around(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof]) {
         return;
     }
     page.element("h3", &[], "What had happened just before");
+    let told = together(&before);
     page.open("ul", &[("class", &"before")]);
-    for event in &before[before.len().saturating_sub(BEFORE_MAX)..] {
+    for (at_us, nodes, text) in &told[told.len().saturating_sub(BEFORE_MAX)..] {
         page.open("li", &[]);
-        page.element("time", &[], moment(event.t_us));
-        page.text(format!(" {} ", event.node));
-        page.text(sentence(event));
+        page.element("time", &[], moment(*at_us));
+        page.text(" ");
+        page.element("b", &[], nodes.join(" "));
+        page.text(format!(" {text}"));
         page.close("li");
     }
     page.close("ul");
 }
 
+/// What several nodes did at about the same time is told once.
+fn together(events: &[&Event]) -> Vec<(u64, Vec<String>, String)> {
+    let mut told: Vec<(u64, Vec<String>, String)> = Vec::new();
+    for event in events {
+        let text = sentence(event);
+        let same = told
+            .iter_mut()
+            .rev()
+            .take_while(|(at_us, ..)| event.t_us - at_us < 50_000)
+            .find(|(_, _, other)| *other == text);
+        match same {
+            Some((_, nodes, _)) if !nodes.contains(&event.node) => nodes.push(event.node.clone()),
+            Some(_) => {}
+            None => told.push((event.t_us, vec![event.node.clone()], text)),
+        }
+    }
+    told
+}
+
 fn tells(event: &Event) -> bool {
-    matches!(
+    // A sync is told by both ends; the leader's word is enough.
+    let sync = event.kind == "sync" && event.text("to") != event.node;
+    sync || matches!(
         event.kind.as_str(),
         "fault.on"
             | "fault.off"
@@ -227,7 +261,6 @@ fn tells(event: &Event) -> bool {
             | "leader.elected"
             | "quorum.lost"
             | "quorum.regained"
-            | "sync"
             | "session.expired"
             | "host.stall"
     )
@@ -242,7 +275,7 @@ pub(super) fn sentence(event: &Event) -> String {
         "node.exited" if event.rest["expected"] == false => "ended ON ITS OWN".to_owned(),
         "node.exited" => "its process ended, as it was told to".to_owned(),
         "node.spawned" => "was started".to_owned(),
-        "node.stepped_down" => format!("is no longer {}: {}", text("role"), text("why")),
+        "node.stepped_down" => format!("no longer {}: {}", text("role"), text("why")),
         "leader.elected" => format!("leads epoch {}", text("epoch")),
         "quorum.lost" => format!(
             "the quorum is lost: {} voters serve, {} are needed",
