@@ -27,6 +27,9 @@ pub mod fault;
 // Floor 5: the process that owns an ensemble.
 pub mod supervisor;
 
+// Floor 5, above it: what is done with many of them, and the verdict.
+pub mod scenario;
+
 // Floor 6: what people and scripts read.
 pub mod report;
 

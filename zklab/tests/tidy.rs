@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 8] = [
     &["net", "node", "probe"],
     &["ensemble"],
     &["observe", "fault"],
-    &["supervisor"],
+    &["supervisor", "scenario"],
     &["report"],
     &["cli", "command"],
 ];

@@ -6,6 +6,7 @@ pub mod network;
 pub mod nodes;
 pub mod observe;
 pub mod report;
+pub mod run;
 pub mod value;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,6 +18,7 @@ pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionA
 pub use self::nodes::{KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs};
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::report::ReportArgs;
+pub use self::run::RunArgs;
 pub use self::value::{data_dir, duration, version_of};
 
 /// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
@@ -136,6 +138,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Let clients work on the ensemble and record what they are told
     Load(LoadArgs),
+    /// Carry out scenarios: faults, load, checks and a verdict
+    Run(RunArgs),
     /// Judge a recorded history: does it keep ZooKeeper's promises?
     Check(CheckArgs),
     /// Make the report of a run that is over: a page, JUnit XML, Markdown, a comparison

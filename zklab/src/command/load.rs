@@ -4,7 +4,7 @@ use super::Context;
 use crate::cli::LoadArgs;
 use crate::clock::now_us;
 use crate::failure::{Context as _, Exit, Failure};
-use crate::observe::load::{self, Mix, Plan};
+use crate::observe::load::{self, Mix, Plan, Reins};
 use crate::report::history as report;
 use crate::report::progress::Progress;
 use crate::supervisor::protocol::{Info, Request};
@@ -40,7 +40,7 @@ pub(super) fn run(context: &mut Context, args: LoadArgs) -> Result<Exit, Failure
         .doing(|| "cannot start clients".to_owned())?;
     let summary = {
         let _progress = Progress::start(&context.out, "clients at work");
-        runtime.block_on(load::run(&plan))?
+        runtime.block_on(load::run(&plan, &Reins::default()))?
     };
     report::load(
         &context.out,

@@ -12,6 +12,7 @@ mod logs;
 mod network;
 mod nodes;
 mod report;
+mod run;
 mod up;
 
 use std::io;
@@ -111,6 +112,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Logs(args) => logs::run(context, &args),
         Command::Events(args) => events::run(context, &args),
         Command::Load(args) => load::run(context, args),
+        Command::Run(args) => run::run(context, &args),
         Command::Check(args) => check::run(context, &args),
         Command::Report(args) => report::run(context, &args),
         Command::Cli(args) => cli::run(context, args),

@@ -55,6 +55,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         timeout_ms: millis(timeout),
         one_by_one: args.one_by_one,
         asked_us: context.asked_us,
+        lease: false,
     });
     let report: Option<UpReport> = {
         let progress = Progress::start(out, "starting the servers");

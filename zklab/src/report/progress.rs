@@ -28,6 +28,37 @@ impl Progress {
         Self { bar }
     }
 
+    /// Begins to count to `length`.
+    #[must_use]
+    pub fn bar(out: &Out, length: u64) -> Self {
+        let bar = out.progress.then(|| {
+            let bar = ProgressBar::new(length);
+            let template = "{bar:30} {pos}/{len}  {msg}  {elapsed:.dim}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { bar }
+    }
+
+    /// One more is done.
+    pub fn step(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+            bar.set_message(text.to_owned());
+        }
+    }
+
+    /// Prints something of the result without tearing the display.
+    pub fn line_with(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Now this is waited for.
     pub fn say(&self, text: &str) {
         if let Some(bar) = &self.bar {

@@ -132,11 +132,11 @@ async fn serve(stream: UnixStream, prepared: Result<(), Failure>) -> Result<(), 
             () = talk.hung_up() => None,
         }
     };
-    let listener = match made {
+    let (listener, mut lease) = match made {
         Some(Ok(report)) => match lab.listen() {
             Ok(listener) => {
-                talk.finish(Ok(report)).await;
-                listener
+                let reader = talk.finish_and_keep(Ok(report)).await;
+                (listener, request.lease.then_some(reader))
             }
             Err(failure) => return give_up(&lab, talk, failure).await,
         },
@@ -157,10 +157,20 @@ async fn serve(stream: UnixStream, prepared: Result<(), Failure>) -> Result<(), 
                 }
             }
             _ = ended.recv() => return Ok(()),
+            () = ended_lease(&mut lease) => return lab.down(false).await.map(drop),
             _ = terminate.recv() => return lab.down(false).await.map(drop),
             _ = interrupt.recv() => return lab.down(false).await.map(drop),
         }
     }
+}
+
+/// Waits until the one for whom the lab was made has gone; for ever if it was made for everybody.
+async fn ended_lease(lease: &mut Option<BufReader<OwnedReadHalf>>) {
+    let Some(reader) = lease else {
+        return std::future::pending().await;
+    };
+    let mut rest = [0; 64];
+    while matches!(reader.read(&mut rest).await, Ok(count) if count > 0) {}
 }
 
 async fn give_up(lab: &Lab, talk: Talk, failure: Failure) -> Result<(), Failure> {
@@ -398,6 +408,14 @@ impl Talk {
 
     /// Says the end and waits until it has left.
     async fn finish<T: Serialize>(self, result: Result<T, Failure>) {
+        drop(self.finish_and_keep(result).await);
+    }
+
+    /// As [`Self::finish`], and gives back the end at which the other's hanging up can be heard.
+    async fn finish_and_keep<T: Serialize>(
+        self,
+        result: Result<T, Failure>,
+    ) -> BufReader<OwnedReadHalf> {
         let frame = match result.and_then(|value| {
             serde_json::to_value(value).doing(|| "the result cannot be written".to_owned())
         }) {
@@ -405,11 +423,14 @@ impl Talk {
             Err(failure) => Frame::Failed(failure),
         };
         let Self {
-            frames, flushed, ..
+            reader,
+            frames,
+            flushed,
         } = self;
         let _ = frames.send(frame);
         drop(frames);
         let _ = tokio::time::timeout(Duration::from_secs(1), flushed).await;
+        reader
     }
 
     /// As [`Self::finish`], but gives the work up when the other end hangs up.

@@ -133,6 +133,9 @@ pub struct UpRequest {
     pub one_by_one: bool,
     /// When the user asked, by the system's monotonic clock.
     pub asked_us: u64,
+    /// End the lab when the one who asked for it hangs up or dies.
+    #[serde(default)]
+    pub lease: bool,
 }
 
 /// What is to become of the network.

@@ -20,6 +20,7 @@ use super::ask::{Ask, AskPart, Told};
 use super::link::{Link, Ticket};
 use super::mix::{Mix, Work};
 use super::recorder::Recorder;
+use super::reins::Reins;
 use crate::clock::now_us;
 use crate::observe::history::{EventLine, Happened, Kind, Line, MarkLine, OpLine, Outcome};
 use crate::probe::session::SessionError;
@@ -101,11 +102,11 @@ impl Client {
         }
     }
 
-    /// Works until `until`, then ends its session; gives up when no server takes it for `grace` after that.
-    pub(super) async fn work(mut self, mix: Mix, every: Duration, until: Instant, grace: Duration) {
+    /// Works until the time is over, then ends its session; gives up when no server takes it for `grace` after that.
+    pub(super) async fn work(mut self, mix: Mix, every: Duration, reins: Reins, grace: Duration) {
         let mut due = Instant::now() + every.mul_f64(f64::from(self.number % 16) / 16.0);
-        while !self.is_closed && Instant::now() < until + grace {
-            let is_over = Instant::now() >= until;
+        while !self.is_closed && Instant::now() < reins.until() + grace {
+            let is_over = Instant::now() >= reins.until();
             if self.link.is_none() {
                 self.connect().await;
                 continue;

@@ -83,6 +83,12 @@ impl Mix {
         Ok(Self { parts, sum })
     }
 
+    /// The words that a mix is made of.
+    #[must_use]
+    pub fn words() -> [&'static str; 10] {
+        WORDS.map(|(word, _)| word)
+    }
+
     /// One kind of work, as likely as its weight says.
     pub fn pick(&self, prng: &mut Prng) -> Work {
         let mut at = prng.below(self.sum);

@@ -5,6 +5,7 @@ mod client;
 mod link;
 mod mix;
 mod recorder;
+mod reins;
 
 use std::fs::File;
 use std::io::Write;
@@ -25,6 +26,7 @@ use self::ask::Ask;
 use self::client::{Client, PAIRS, REGISTERS};
 pub use self::mix::{Mix, Work};
 use self::recorder::{Counts, Recorder};
+pub use self::reins::Reins;
 use super::history::{FinalLine, Kind, Line};
 use crate::clock::{ms, now_us};
 use crate::failure::{Context, Exit, Failure};
@@ -78,11 +80,11 @@ pub struct Summary {
     pub end: Option<Zxid>,
 }
 
-/// Runs the load.
+/// Runs the load for the time that the plan says, or until somebody who holds the reins stops it.
 ///
 /// # Errors
 /// If no server serves, or the history cannot be written.
-pub async fn run(plan: &Plan) -> Result<Summary, Failure> {
+pub async fn run(plan: &Plan, reins: &Reins) -> Result<Summary, Failure> {
     let cannot = || format!("cannot write {}", plan.history.display());
     let mut file = File::create(&plan.history).doing(cannot)?;
     let mut prng = Prng::new(plan.seed);
@@ -95,7 +97,7 @@ pub async fn run(plan: &Plan) -> Result<Summary, Failure> {
         "servers": plan.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     writeln!(file, "{header}").doing(cannot)?;
-    let recorder = Arc::new(Recorder::new(file));
+    let recorder = Arc::new(Recorder::new(file, reins.clone()));
     let make = |number: u32, prng: &mut Prng| {
         Client::new(
             number,
@@ -109,12 +111,12 @@ pub async fn run(plan: &Plan) -> Result<Summary, Failure> {
     let mut first = make(0, &mut prng);
     prepare(&mut first, &root, begun + PATIENCE).await?;
     recorder.begin(now_us());
-    let until = Instant::now() + plan.for_;
+    reins.begin(plan.for_);
     let every = Duration::from_secs_f64(f64::from(plan.clients) / f64::from(plan.rate.max(1)));
     let mut clients = JoinSet::new();
     for number in 1..=plan.clients {
         let client = make(number, &mut prng);
-        clients.spawn(client.work(plan.mix.clone(), every, until, PATIENCE));
+        clients.spawn(client.work(plan.mix.clone(), every, reins.clone(), PATIENCE));
     }
     let _ = clients.join_all().await;
     let counts = recorder.take_counts();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use std::sync::Mutex;
 
+use super::reins::Reins;
 use crate::observe::history::{Line, OpLine, Outcome};
 
 /// What is counted.
@@ -34,14 +35,16 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Recorder {
     next_id: AtomicU32,
+    reins: Reins,
     state: Mutex<State>,
 }
 
 impl Recorder {
-    /// Writes to this file, whose header is written.
-    pub(super) fn new(file: File) -> Self {
+    /// Writes to this file, whose header is written; whoever holds the reins sees how it goes.
+    pub(super) fn new(file: File, reins: Reins) -> Self {
         Self {
             next_id: AtomicU32::new(1),
+            reins,
             state: Mutex::new(State {
                 file: BufWriter::with_capacity(1 << 16, file),
                 text: String::new(),
@@ -59,6 +62,9 @@ impl Recorder {
     }
 
     pub(super) fn op(&self, op: &OpLine<'_>) {
+        if op.outcome == Outcome::Ok && op.kind.is_write() {
+            self.reins.written();
+        }
         self.with(|state| {
             state.counts.add(op);
             state.append(&Line::Op(op.clone()));

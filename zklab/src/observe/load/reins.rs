@@ -1,0 +1,70 @@
+//! What those hold who let a load run: how far it is, and the means to end it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The reins of one load; all clones hold the same.
+#[derive(Clone, Debug)]
+pub struct Reins {
+    until: Arc<Mutex<Until>>,
+    writes: Arc<AtomicU64>,
+}
+
+/// When it ends.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    at: Instant,
+    /// Somebody said so, perhaps before it began.
+    is_stopped: bool,
+}
+
+impl Default for Reins {
+    fn default() -> Self {
+        let until = Until {
+            at: Instant::now(),
+            is_stopped: false,
+        };
+        Self {
+            until: Arc::new(Mutex::new(until)),
+            writes: Arc::default(),
+        }
+    }
+}
+
+impl Reins {
+    /// How many writes were acknowledged.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Ends the load: the clients ask nothing new, and the end state is read.
+    pub fn stop(&self) {
+        *self.lock() = Until {
+            at: Instant::now(),
+            is_stopped: true,
+        };
+    }
+
+    pub(super) fn begin(&self, length: Duration) {
+        let mut until = self.lock();
+        if !until.is_stopped {
+            until.at = Instant::now() + length;
+        }
+    }
+
+    pub(super) fn until(&self) -> Instant {
+        self.lock().at
+    }
+
+    pub(super) fn written(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Until> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,252 @@
+//! The verdict: what the checkers prove, what was missed, and what the machine had to do with it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::amount::Unit;
+use super::expect::{Checks, Expected};
+use super::finale::Trees;
+use super::host::HostReading;
+use super::record::{Check, Verdict};
+use crate::clock::{ms, now_us};
+use crate::event::{LabEvent, LabEventKind};
+use crate::observe::check;
+use crate::observe::history::History;
+use crate::observe::logs::LogsVerdict;
+
+/// The share of time with somebody waiting for a processor above which times mean nothing, in percent.
+const BUSY_MAX: u64 = 75;
+
+/// Judges the history of the load.
+pub(super) fn history(file: &Path, checks: &Checks) -> Vec<Check> {
+    let begun = now_us();
+    let skipped = |why: &str| {
+        let rules = checks.rules.iter();
+        rules.map(|rule| skipped(rule.name(), why)).collect()
+    };
+    let history = match History::open(file) {
+        Ok(history) if history.ops.is_empty() => return skipped("there were no operations"),
+        Ok(history) => history,
+        Err(failure) => return skipped(&failure.cause),
+    };
+    let verdict = check::judge(&history, &checks.rules);
+    let took = ms(now_us() - begun);
+    let lines = witnesses(file, &verdict);
+    verdict
+        .rules
+        .iter()
+        .map(|judged| {
+            let mut found = verdict.violations.iter().filter(|v| v.rule == judged.rule);
+            let first = found.next();
+            Check {
+                rule: judged.rule.name().to_owned(),
+                verdict: if judged.broken == 0 { "pass" } else { "fail" }.to_owned(),
+                count: judged.cases,
+                ms: took,
+                message: first.map(|v| v.what.clone()).unwrap_or_default(),
+                witness: first
+                    .iter()
+                    .flat_map(|violation| &violation.witness)
+                    .filter_map(|id| lines.get(id).cloned())
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// The lines of the history that prove something, by their ids.
+fn witnesses(file: &Path, verdict: &check::Verdict) -> BTreeMap<u32, Value> {
+    let wanted: Vec<u32> = verdict
+        .violations
+        .iter()
+        .flat_map(|violation| violation.witness.clone())
+        .collect();
+    let mut lines = BTreeMap::new();
+    let Ok(open) = std::fs::File::open(file) else {
+        return lines;
+    };
+    if wanted.is_empty() {
+        return lines;
+    }
+    for line in BufReader::new(open).lines().map_while(Result::ok) {
+        let Ok(value) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        let id = value["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+        if let Some(id) = id.filter(|id| value["k"] == "op" && wanted.contains(id)) {
+            lines.insert(id, value);
+        }
+    }
+    lines
+}
+
+fn skipped(rule: &str, why: &str) -> Check {
+    Check {
+        rule: rule.to_owned(),
+        verdict: "skipped".to_owned(),
+        count: 0,
+        ms: 0.0,
+        message: why.to_owned(),
+        witness: Vec::new(),
+    }
+}
+
+/// What the trees say.
+pub(super) fn digest(trees: &Trees) -> Check {
+    let check = |verdict: &str, count: usize, message: String| Check {
+        verdict: verdict.to_owned(),
+        count: count as u64,
+        message,
+        ..skipped("digest", "")
+    };
+    match trees {
+        Trees::Unknown => skipped("digest", "no two nodes told a digest at one zxid"),
+        Trees::Equal(zxid, count) => check("pass", *count, format!("equal at {zxid}")),
+        Trees::Different(zxid, who) => {
+            let text = format!("the trees differ at {zxid}: {}", who.join(", "));
+            check("fail", who.len(), text)
+        }
+    }
+}
+
+/// What the txn logs say.
+pub(super) fn logs(found: Result<LogsVerdict, String>) -> Check {
+    match found {
+        Err(why) => skipped("logs", &why),
+        Ok(verdict) => {
+            let message = verdict
+                .violation
+                .map(|(zxid, what)| format!("at {zxid}: {what}"));
+            Check {
+                verdict: if message.is_some() { "fail" } else { "pass" }.to_owned(),
+                count: verdict.compared,
+                message: message.unwrap_or_default(),
+                ..skipped("logs", "")
+            }
+        }
+    }
+}
+
+/// Everything that a verdict rests on.
+#[derive(Debug)]
+pub(super) struct Grounds<'a> {
+    pub(super) checks: &'a [Check],
+    pub(super) expects: &'a [Expected],
+    pub(super) events: &'a [LabEvent],
+    pub(super) host: HostReading,
+    /// A longer stall excuses what was missed, in microseconds.
+    pub(super) stall_limit_us: u64,
+    /// Operations with a good answer.
+    pub(super) ops_ok: u64,
+}
+
+/// The verdict, the rule that was broken, and why in one line.
+pub(super) fn verdict(grounds: &Grounds<'_>) -> (Verdict, Option<String>, String) {
+    if let Some(failed) = first_failed(grounds.checks) {
+        let text = format!("{}: {}", failed.rule, failed.message);
+        return (Verdict::Bug, Some(failed.rule.clone()), text);
+    }
+    if let Some(text) = died(grounds.events) {
+        return (Verdict::Died, None, text);
+    }
+    let missed: Vec<String> = grounds
+        .expects
+        .iter()
+        .filter(|expected| !expected.ok)
+        .map(|expected| {
+            format!(
+                "{} {}, wanted {}",
+                expected.what, expected.got, expected.wanted
+            )
+        })
+        .collect();
+    let machine = machine(grounds);
+    if !missed.is_empty() {
+        return match machine {
+            Some(why) => {
+                let text = format!("{why} ({})", missed.join("; "));
+                (Verdict::Inconclusive, None, text)
+            }
+            None => (Verdict::Missed, None, missed.join("; ")),
+        };
+    }
+    if grounds.ops_ok == 0 {
+        let text = "no operation had a good answer, so nothing was tested".to_owned();
+        return (Verdict::Inconclusive, None, text);
+    }
+    (Verdict::Pass, None, String::new())
+}
+
+/// The first check that failed, in the order of how much it says.
+fn first_failed(checks: &[Check]) -> Option<&Check> {
+    checks.iter().find(|check| check.verdict == "fail")
+}
+
+/// Why times of this machine mean nothing, if so.
+fn machine(grounds: &Grounds<'_>) -> Option<String> {
+    let HostReading {
+        stall_us,
+        busy_percent,
+    } = grounds.host;
+    if stall_us > grounds.stall_limit_us {
+        let limit = Unit::Time.render(grounds.stall_limit_us);
+        return Some(format!("host stall {} ms > {limit}", stall_us / 1000));
+    }
+    busy_percent
+        .filter(|percent| *percent > BUSY_MAX)
+        .map(|percent| format!("tasks waited for a processor {percent} % of the time"))
+}
+
+/// A server that ended on its own.
+fn died(events: &[LabEvent]) -> Option<String> {
+    events.iter().find_map(|event| match &event.kind {
+        LabEventKind::NodeExited {
+            code,
+            signal,
+            expected: false,
+        } => {
+            let node = event.node.map(|node| node.to_string()).unwrap_or_default();
+            let how = match (code, signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "nobody knows how".to_owned(),
+            };
+            Some(format!("{node} died on its own ({how})"))
+        }
+        _ => None,
+    })
+}
+
+/// How often the epoch rose since `begin_us`.
+pub(super) fn epoch_bumps(events: &[LabEvent], begin_us: u64) -> u64 {
+    let later = events.iter().filter(|event| event.t_us >= begin_us);
+    let bumps = later.filter(|event| matches!(event.kind, LabEventKind::EpochBumped { .. }));
+    bumps.count() as u64
+}
+
+/// The longest time from the last thing that stood in the way of a quorum to the quorum; `None` if one stayed lost.
+pub(super) fn quorum_regained(events: &[LabEvent], begin_us: u64) -> Option<u64> {
+    let mut since: Option<u64> = None;
+    let mut longest = 0;
+    for event in events.iter().filter(|event| event.t_us >= begin_us) {
+        match &event.kind {
+            LabEventKind::QuorumLost { .. } => since = Some(event.t_us),
+            LabEventKind::FaultOff { .. } | LabEventKind::NodeSpawned { .. } => {
+                since = since.map(|_| event.t_us);
+            }
+            LabEventKind::QuorumRegained { .. } => {
+                if let Some(from) = since.take() {
+                    longest = longest.max(event.t_us.saturating_sub(from));
+                }
+            }
+            _ => {}
+        }
+    }
+    match since {
+        Some(_) => None,
+        None => Some(longest),
+    }
+}

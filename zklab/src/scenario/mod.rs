@@ -1,0 +1,37 @@
+//! Scenarios: a file says what shall happen to an ensemble, a seed makes a plan of it, the plan is carried out on real
+//! processes, and a verdict comes of it that can be trusted.
+//!
+//! ```text
+//! file ──seed──▶ plan ──▶ stage: lab, load, steps ──▶ finale: heal, converge ──▶ judge ──▶ run folder
+//! ```
+//!
+//! A lab is driven only by the requests that the commands use, one lab and one supervisor for every case. What is
+//! judged as a bug is only what the checkers prove with operations, trees or logs; everything that depends on time is
+//! an expectation, and an expectation missed on a machine that stalled is not held against anybody.
+
+pub mod amount;
+mod case;
+pub mod condition;
+pub mod expect;
+pub mod file;
+mod finale;
+pub mod folder;
+pub mod host;
+mod judge;
+mod lab;
+pub mod plan;
+pub mod record;
+mod render;
+mod stage;
+mod swarm;
+mod text;
+mod utc;
+pub mod words;
+
+pub use self::case::{Case, Servers, run};
+pub use self::file::Scenario;
+pub use self::folder::Folder;
+pub use self::host::HostMeter;
+pub use self::plan::Plan;
+pub use self::record::{RunRecord, Verdict};
+pub use self::utc::stamp;

@@ -1,0 +1,448 @@
+//! What a step's words ask for: the same words as on the command line, made into the same request.
+//!
+//! `kill leader`, `kill n2 as host`, `pause minority`, `partition isolate leader` (or shorter, `isolate leader`),
+//! `link n1:n2 delay 20ms loss 1%`, `heal`, `start all`, `restart all rolling`. Whoever adds a fault to the lab adds
+//! its word here, with the request it becomes and what it needs of the lab.
+
+use nix::sys::signal::Signal;
+
+use super::amount::Unit;
+use crate::ensemble::select;
+use crate::failure::nearest;
+use crate::fault::{LinkChange, Style, change};
+use crate::id::NodeId;
+use crate::supervisor::network;
+use crate::supervisor::protocol::{NetworkRequest, PartitionRequest, Request};
+
+/// What a step says beside its words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `kill`: as a `process` or as a `host`.
+    pub as_: Option<String>,
+    /// Partitions: what happens on the links.
+    pub style: Option<String>,
+    /// It undoes itself after so many microseconds.
+    pub for_us: Option<u64>,
+    /// `kill`: start again after so many microseconds.
+    pub restart_after_us: Option<u64>,
+}
+
+/// What a fault needs of a lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Processes, which every lab has.
+    Processes,
+    /// Links that can be made bad.
+    Links,
+}
+
+/// A step's words, understood.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    /// What the supervisor is asked.
+    pub request: Request,
+    /// What that takes.
+    pub needs: Needs,
+    /// How long it stays in force after it was done, in microseconds.
+    pub lasts_us: u64,
+}
+
+/// What is wrong with a step's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// In one line.
+    pub cause: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl Wrong {
+    fn new(cause: impl Into<String>) -> Self {
+        Self {
+            cause: cause.into(),
+            hint: None,
+        }
+    }
+
+    /// A word that is none of `known`.
+    fn unknown(what: &str, word: &str, known: &[&str]) -> Self {
+        let guess = nearest(word, known.iter().copied())
+            .map(|near| format!("; did you mean {near}?"))
+            .unwrap_or_default();
+        Self {
+            cause: format!("unknown {what} {word:?}{guess}"),
+            hint: Some(format!("one of {}", known.join(", "))),
+        }
+    }
+}
+
+/// Words that a step can begin with.
+pub const VERBS: [&str; 19] = [
+    "kill",
+    "stop",
+    "start",
+    "restart",
+    "pause",
+    "resume",
+    "partition",
+    "majority",
+    "minority",
+    "halves",
+    "isolate",
+    "leader",
+    "bridge",
+    "ring",
+    "one-way",
+    "link",
+    "heal",
+    "drop",
+    "hold",
+];
+
+/// The kinds of partition, for the short form without `partition`.
+const PARTITIONS: [&str; 7] = [
+    "majority", "minority", "halves", "isolate", "bridge", "ring", "one-way",
+];
+
+/// What can be set on a link.
+const LINK_KEYS: [&str; 9] = [
+    "delay", "jitter", "loss", "burst", "dup", "reorder", "corrupt", "rate", "queue",
+];
+
+/// Understands a step's words in a lab of `nodes` nodes.
+///
+/// # Errors
+/// If a word is unknown, or does not go with the others.
+pub fn parse(text: &str, options: &Options, nodes: u8) -> Result<Deed, Wrong> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let Some((verb, rest)) = words.split_first() else {
+        return Err(Wrong::new("a step has nothing to do"));
+    };
+    let deed = match *verb {
+        "kill" | "stop" | "start" | "restart" | "pause" | "resume" => {
+            on_nodes(verb, rest, options, nodes)?
+        }
+        "partition" => partition(rest, options, nodes)?,
+        verb if PARTITIONS.contains(&verb) => partition(&words, options, nodes)?,
+        "link" => link(rest, options, nodes)?,
+        "heal" => heal(rest, nodes)?,
+        other => return Err(Wrong::unknown("deed", other, &VERBS)),
+    };
+    fitting(text, options, &deed.request)?;
+    Ok(deed)
+}
+
+/// Refuses options that this request knows nothing of.
+fn fitting(text: &str, options: &Options, request: &Request) -> Result<(), Wrong> {
+    let is_kill = matches!(request, Request::Kill { .. });
+    let is_partition = matches!(request, Request::Network(NetworkRequest::Partition(_)));
+    let lasts = is_partition
+        || matches!(
+            request,
+            Request::Pause { .. } | Request::Network(NetworkRequest::LinkSet { .. })
+        );
+    let strangers = [
+        ("as", options.as_.is_some() && !is_kill),
+        ("style", options.style.is_some() && !is_partition),
+        ("for", options.for_us.is_some() && !lasts),
+        (
+            "restart_after",
+            options.restart_after_us.is_some() && !is_kill,
+        ),
+    ];
+    match strangers.iter().find(|(_, strange)| *strange) {
+        Some((name, _)) => Err(Wrong::new(format!("{text:?} takes no {name:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// Whole milliseconds, at least one where there is anything.
+fn millis(us: u64) -> u64 {
+    us.div_ceil(1000)
+}
+
+fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
+    let mut rest = rest.to_vec();
+    let (mut rolling, mut hard) = (false, false);
+    if verb == "restart" {
+        let before = rest.len();
+        rest.retain(|word| *word != "rolling");
+        rolling = rest.len() < before;
+        let before = rest.len();
+        rest.retain(|word| *word != "hard");
+        hard = rest.len() < before;
+    }
+    let mut as_ = options.as_.as_deref();
+    if let [.., "as", way] = rest[..] {
+        if verb != "kill" {
+            return Err(Wrong::new(format!("{verb:?} takes no \"as\"")));
+        }
+        as_ = Some(way);
+        rest.truncate(rest.len() - 2);
+    }
+    if rest.is_empty() {
+        return Err(Wrong::new(format!("{verb:?} has no node"))
+            .hint("n1, n2 … or a role: leader, followers, minority, all"));
+    }
+    let nodes = checked_nodes(&rest, count)?;
+    let request = match verb {
+        "kill" => kill(nodes, as_, options)?,
+        "stop" => Request::Stop { nodes },
+        "start" => Request::Start { nodes },
+        "resume" => Request::Resume { nodes },
+        "pause" => Request::Pause {
+            nodes,
+            for_ms: options.for_us.map(millis),
+            wait: false,
+        },
+        _ => Request::Restart {
+            nodes,
+            rolling,
+            hard,
+            server: None,
+        },
+    };
+    let lasts = options.for_us.or(options.restart_after_us).unwrap_or(0);
+    Ok(Deed {
+        request,
+        needs: Needs::Processes,
+        lasts_us: lasts,
+    })
+}
+
+fn kill(nodes: Vec<String>, as_: Option<&str>, options: &Options) -> Result<Request, Wrong> {
+    match as_ {
+        None | Some("process") => Ok(Request::Kill {
+            nodes,
+            signal: Signal::SIGKILL as i32,
+            restart_after_ms: options.restart_after_us.map(millis),
+        }),
+        Some(way) => Err(Wrong::unknown("way to kill", way, &["process"])),
+    }
+}
+
+impl Wrong {
+    fn hint(mut self, hint: &str) -> Self {
+        self.hint = Some(hint.to_owned());
+        self
+    }
+}
+
+/// Words that name nodes of a lab of `count` nodes.
+fn checked_nodes(words: &[&str], count: u8) -> Result<Vec<String>, Wrong> {
+    for word in words.iter().flat_map(|word| word.split(',')) {
+        checked_node(word.trim(), count)?;
+    }
+    Ok(words.iter().map(|word| (*word).to_owned()).collect())
+}
+
+fn checked_node(word: &str, count: u8) -> Result<(), Wrong> {
+    let is_there = match word.parse::<NodeId>() {
+        Ok(id) => id.0 <= count,
+        Err(_) => select::is_node_word(word),
+    };
+    if is_there {
+        return Ok(());
+    }
+    let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
+    let known: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .chain(select::ROLES)
+        .collect();
+    Err(Wrong::unknown("node", word, &known))
+}
+
+/// Words that name links.
+fn checked_links(words: &[&str], count: u8) -> Result<Vec<String>, Wrong> {
+    for word in words {
+        for end in word.split([':', '>', ',']) {
+            checked_node(end.trim(), count)?;
+        }
+    }
+    Ok(words.iter().map(|word| (*word).to_owned()).collect())
+}
+
+fn style(options: &Options) -> Result<Style, Wrong> {
+    options
+        .style
+        .as_deref()
+        .map_or(Ok(Style::Drop), network::style)
+        .map_err(Wrong::new)
+}
+
+fn partition(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
+    let Some((kind, rest)) = words.split_first() else {
+        return Err(Wrong::new("a partition has no kind")
+            .hint("majority, minority, halves, isolate NODE, leader, bridge, ring, one-way A>B"));
+    };
+    match (*kind, rest) {
+        ("isolate", [_, ..]) => drop(checked_nodes(rest, count)?),
+        ("one-way", [link]) if link.contains('>') => drop(checked_links(rest, count)?),
+        ("isolate", []) => return Err(Wrong::new("\"isolate\" has no node")),
+        ("one-way", _) => {
+            return Err(Wrong::new("\"one-way\" has no direction").hint("one-way leader>n2"));
+        }
+        ("majority" | "minority" | "halves" | "leader" | "bridge" | "ring", []) => {}
+        ("majority" | "minority" | "halves" | "leader" | "bridge" | "ring", [word, ..]) => {
+            return Err(Wrong::new(format!("{kind:?} takes no {word:?}")));
+        }
+        _ => return Err(Wrong::unknown("partition", kind, &PARTITIONS)),
+    }
+    let request = PartitionRequest {
+        words: words.iter().map(|word| (*word).to_owned()).collect(),
+        style: style(options)?,
+        for_ms: options.for_us.map(millis),
+        wait: false,
+    };
+    Ok(Deed {
+        request: Request::Network(NetworkRequest::Partition(request)),
+        needs: Needs::Links,
+        lasts_us: options.for_us.unwrap_or(0),
+    })
+}
+
+fn link(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
+    let words = words.strip_prefix(&["set"]).unwrap_or(words);
+    if let Some(links) = words.strip_prefix(&["reset"]) {
+        let links = if links.is_empty() { &["all"] } else { links };
+        let links = checked_links(links, count)?;
+        return Ok(Deed {
+            request: Request::Network(NetworkRequest::LinkReset { links }),
+            needs: Needs::Links,
+            lasts_us: 0,
+        });
+    }
+    let first = words.iter().position(|word| LINK_KEYS.contains(word));
+    let (links, settings) = words.split_at(first.unwrap_or(words.len()));
+    let links = checked_links(links, count)?;
+    if links.is_empty() {
+        return Err(Wrong::new("\"link\" names no link").hint("link n1:n2 delay 20ms loss 1%"));
+    }
+    let change = link_change(settings)?;
+    if change.is_empty() {
+        return Err(Wrong::new("\"link\" changes nothing").hint("link n1:n2 delay 20ms loss 1%"));
+    }
+    Ok(Deed {
+        request: Request::Network(NetworkRequest::LinkSet {
+            links,
+            change,
+            for_ms: options.for_us.map(millis),
+        }),
+        needs: Needs::Links,
+        lasts_us: options.for_us.unwrap_or(0),
+    })
+}
+
+/// `delay 20ms loss 1%`.
+fn link_change(words: &[&str]) -> Result<LinkChange, Wrong> {
+    let mut change = LinkChange::default();
+    for pair in words.chunks(2) {
+        let [key, value] = pair else {
+            return Err(Wrong::new(format!("{:?} has no value", pair[0])));
+        };
+        let time = || Unit::Time.parse(value).map(Some).map_err(Wrong::new);
+        let chance = || change::chance(value).map(Some).map_err(Wrong::new);
+        match *key {
+            "delay" => change.delay_us = time()?,
+            "jitter" => change.jitter_us = time()?,
+            "loss" => change.loss = chance()?,
+            "dup" => change.duplicate = chance()?,
+            "reorder" => change.reorder = chance()?,
+            "corrupt" => change.corrupt = chance()?,
+            "burst" => change.burst = Some(change::burst(value).map_err(Wrong::new)?),
+            "rate" => change.rate_bps = Some(change::rate(value).map_err(Wrong::new)?),
+            "queue" => change.queue_bytes = Some(change::size(value).map_err(Wrong::new)?),
+            other => return Err(Wrong::unknown("setting of a link", other, &LINK_KEYS)),
+        }
+    }
+    Ok(change)
+}
+
+fn heal(words: &[&str], count: u8) -> Result<Deed, Wrong> {
+    let (what, core) = match words {
+        [] | ["all" | "net"] => (None, Vec::new()),
+        ["core", nodes @ ..] if !nodes.is_empty() => {
+            let split: Vec<&str> = nodes.iter().flat_map(|word| word.split(',')).collect();
+            (None, checked_nodes(&split, count)?)
+        }
+        [id] => (Some((*id).to_owned()), Vec::new()),
+        _ => {
+            return Err(Wrong::new(
+                "\"heal\" takes all, net, one fault, or core n1,n2,n3",
+            ));
+        }
+    };
+    Ok(Deed {
+        request: Request::Network(NetworkRequest::Heal {
+            what,
+            core,
+            wait: false,
+        }),
+        needs: Needs::Links,
+        lasts_us: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str, options: &Options) -> String {
+        parse(text, options, 5).unwrap_err().cause
+    }
+
+    fn json(text: &str) -> String {
+        let deed = parse(text, &Options::default(), 5).unwrap();
+        serde_json::to_string(&deed.request).unwrap()
+    }
+
+    #[test]
+    fn a_step_becomes_the_request_of_the_command() {
+        assert_eq!(json("kill leader"), json("kill leader as process"),);
+        assert_eq!(json("isolate n2"), json("partition isolate n2"));
+        assert!(json("restart all rolling").contains("\"rolling\":true"));
+        assert!(json("link n1:n2 delay 20ms loss 1%").contains("\"delay_us\":20000"));
+        assert!(json("heal core n1,n2").contains("\"core\":[\"n1\",\"n2\"]"));
+        assert!(json("link reset").contains("\"all\""));
+    }
+
+    #[test]
+    fn slips_are_named_with_the_nearest_right_word() {
+        let none = Options::default();
+        assert_eq!(
+            wrong("kil leader", &none),
+            "unknown deed \"kil\"; did you mean kill?"
+        );
+        assert_eq!(
+            wrong("kill n9", &none),
+            "unknown node \"n9\"; did you mean n1?"
+        );
+        assert_eq!(
+            wrong("pause leadr", &none),
+            "unknown node \"leadr\"; did you mean leader?"
+        );
+        assert_eq!(
+            wrong("partition brigde", &none),
+            "unknown partition \"brigde\"; did you mean bridge?"
+        );
+        assert_eq!(wrong("link n1:n2 delay", &none), "\"delay\" has no value");
+        assert_eq!(wrong("kill", &none), "\"kill\" has no node");
+        assert_eq!(wrong("", &none), "a step has nothing to do");
+        for text in [
+            "ring n2",
+            "one-way n1",
+            "isolate",
+            "link n1:n2",
+            "heal a b",
+            "partition",
+        ] {
+            assert!(parse(text, &none, 5).is_err(), "{text}");
+        }
+        let lasting = Options {
+            for_us: Some(1000),
+            ..none
+        };
+        assert_eq!(wrong("kill n1", &lasting), "\"kill n1\" takes no \"for\"");
+    }
+}
