@@ -244,6 +244,8 @@ async fn live(
     let played = play(case, lab, folder).await;
     let reading = host();
     let stage = &played.stage;
+    // What comes now is the end, and no part of the run.
+    let events: Vec<LabEvent> = stage.lab.events.with(<[LabEvent]>::to_vec);
     // Whatever the logs hold is judged when nobody writes them any more.
     let killed = stage
         .lab
@@ -261,7 +263,6 @@ async fn live(
     } else {
         None
     };
-    let events: Vec<LabEvent> = stage.lab.events.with(<[LabEvent]>::to_vec);
     fill(case, folder, record, &played, log_check, &events, reading);
     weigh(record, reading);
     write_down(stage, folder, &events)?;

@@ -328,6 +328,7 @@ fn link(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
             links,
             change,
             for_ms: options.for_us.map(millis),
+            wait: false,
         }),
         needs: Needs::Links,
         lasts_us: options.for_us.unwrap_or(0),
