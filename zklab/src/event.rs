@@ -21,6 +21,8 @@ pub enum Source {
     Proc,
     /// A question asked at the client port.
     Probe,
+    /// What the servers were seen to say to each other, on the wire.
+    Wire,
     /// A client of the lab.
     Client,
     /// A fault put in or taken out.
@@ -192,6 +194,49 @@ pub struct FaultNote {
     pub effective_us: u64,
 }
 
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageFate {
+    /// Its receiver has it.
+    Delivered,
+    /// A fault holds it.
+    Held,
+    /// A fault keeps it from its receiver for good.
+    Dropped,
+}
+
+/// What an event tells of a message on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireNote {
+    /// Its sender.
+    pub from: NodeId,
+    /// Its receiver.
+    pub to: NodeId,
+    /// Its name: `ACKEPOCH`, `VOTE`.
+    pub msg: String,
+    /// What it is about; absent where a message has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zxid: Option<HexZxid>,
+    /// The epoch it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// VOTE: the round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<i64>,
+    /// VOTE: for whom.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub vote: Option<String>,
+    /// VOTE: the state of its sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Role>,
+    /// Its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// What became of it.
+    pub fate: MessageFate,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
@@ -322,7 +367,27 @@ pub enum LabEventKind {
         from_zxid: HexZxid,
         /// To this one.
         to_zxid: HexZxid,
+        /// Txns sent for that; known from the wire.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        txns: Option<u64>,
+        /// Bytes of the snapshot; known from the wire, of a SNAP.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        /// From the packet that names the mode to NEWLEADER, in microseconds; known from the wire.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took_us: Option<u64>,
     },
+    /// A learner was told that it is up to date and may serve.
+    #[serde(rename = "learner.uptodate")]
+    UpToDate {
+        /// By this leader.
+        leader: NodeId,
+        /// In this epoch.
+        epoch: i64,
+    },
+    /// A message on the wire.
+    #[serde(rename = "wire.message")]
+    WireMessage(WireNote),
     /// A quorum acknowledged the new leader.
     #[serde(rename = "leader.elected")]
     LeaderElected {
@@ -438,6 +503,9 @@ impl LabEventKind {
                 mode,
                 from_zxid: HexZxid(from),
                 to_zxid: HexZxid(to),
+                txns: None,
+                bytes: None,
+                took_us: None,
             },
             PeerEvent::Established { epoch } => Self::LeaderElected { epoch },
             PeerEvent::Serving { state, epoch, zxid } => Self::NodeServing {

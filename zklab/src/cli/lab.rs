@@ -42,6 +42,10 @@ pub struct UpArgs {
     /// With --net tun: makes the links choose as they did under this seed (default: a new one)
     #[arg(long, value_name = "SEED")]
     pub seed: Option<HexSeed>,
+    /// With --net tun: do not read what the servers say to each other; then elections are known only from the
+    /// servers, and messages cannot be withheld
+    #[arg(long)]
+    pub no_wire: bool,
     /// Where the data go: `tmpfs`, `disk`, or a directory (which `down` leaves alone)
     #[arg(long, value_name = "PLACE")]
     pub data: Option<String>,

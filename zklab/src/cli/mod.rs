@@ -8,6 +8,7 @@ pub mod observe;
 pub mod report;
 pub mod run;
 pub mod value;
+pub mod wire;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -20,6 +21,7 @@ pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::report::ReportArgs;
 pub use self::run::RunArgs;
 pub use self::value::{data_dir, duration, version_of};
+pub use self::wire::MessageArgs;
 
 /// A local cluster lab for ZooKeeper ensembles: real processes, real elections, faults on purpose.
 #[derive(Debug, Parser)]
@@ -132,6 +134,10 @@ pub enum Command {
     },
     /// Make nodes lose sight of each other
     Partition(PartitionArgs),
+    /// Keep a message between servers, and what follows it, from its receiver for good
+    Drop(MessageArgs),
+    /// Keep a message between servers, and what follows it, from its receiver until it is healed
+    Hold(MessageArgs),
     /// Take faults of the network out
     Heal(HealArgs),
     /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::cli::EventsArgs;
-use crate::event::{LabEvent, LabEventKind};
+use crate::event::{LabEvent, LabEventKind, MessageFate, Source, WireNote};
 use crate::failure::{Exit, Failure, nearest};
 use crate::node::process::Ended;
 use crate::supervisor::client::{Connection, Early};
@@ -10,7 +10,7 @@ use crate::supervisor::home::Root;
 use crate::supervisor::protocol::{Info, Request};
 
 /// The kinds there are.
-const KINDS: [&str; 26] = [
+const KINDS: [&str; 28] = [
     "node.spawned",
     "node.starting",
     "node.listening",
@@ -30,6 +30,8 @@ const KINDS: [&str; 26] = [
     "epoch.first_commit",
     "sync",
     "leader.elected",
+    "learner.uptodate",
+    "wire.message",
     "quorum.lost",
     "quorum.regained",
     "client.write_acked",
@@ -69,7 +71,15 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Failure>
     };
     let wanted = |event: &LabEvent| {
         let kind = event.kind_name();
-        let by_kind = args.kind.is_empty() || args.kind.iter().any(|word| is_of(&kind, word));
+        let of_wire = |word: &String| word == "wire" && event.src == Source::Wire;
+        // Single messages are many; they are shown when they are asked for.
+        let by_kind = if args.kind.is_empty() {
+            !matches!(event.kind, LabEventKind::WireMessage(_))
+        } else {
+            args.kind
+                .iter()
+                .any(|word| is_of(&kind, word) || of_wire(word))
+        };
         let by_node = nodes.is_empty()
             || event
                 .node
@@ -158,6 +168,29 @@ fn exited(code: Option<i32>, signal: Option<i32>, expected: bool) -> String {
     format!("{}{own}", Ended { code, signal })
 }
 
+/// `ACKEPOCH n2 → n4 epoch 3 zxid 0x200000001`.
+fn message(note: &WireNote) -> String {
+    let mut text = format!("{} {} → {}", note.msg, note.from, note.to);
+    if let (Some(vote), Some(round)) = (&note.vote, note.round) {
+        text.push_str(&format!(" for {vote} in round {round}"));
+    }
+    if let Some(state) = note.state {
+        text.push_str(&format!(", {state}"));
+    }
+    if let Some(epoch) = note.epoch {
+        text.push_str(&format!(", epoch {epoch}"));
+    }
+    if let Some(zxid) = note.zxid {
+        text.push_str(&format!(", zxid {zxid}"));
+    }
+    match note.fate {
+        MessageFate::Delivered => {}
+        MessageFate::Held => text.push_str(": held"),
+        MessageFate::Dropped => text.push_str(": dropped"),
+    }
+    text
+}
+
 /// What an event says beyond its kind.
 fn text(kind: &LabEventKind) -> String {
     use LabEventKind as K;
@@ -211,10 +244,17 @@ fn text(kind: &LabEventKind) -> String {
             mode,
             from_zxid,
             to_zxid,
+            txns,
+            bytes,
+            ..
         } => {
             let mode = format!("{mode:?}").to_uppercase();
-            format!("{mode} to {to}, {from_zxid} → {to_zxid}")
+            let txns = txns.map_or_else(String::new, |txns| format!(", {txns} txns"));
+            let bytes = bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
+            format!("{mode} to {to}, {from_zxid} → {to_zxid}{txns}{bytes}")
         }
+        K::UpToDate { leader, epoch } => format!("by {leader}, epoch {epoch}"),
+        K::WireMessage(note) => message(note),
         K::FirstCommit { zxid } | K::WriteAcked { zxid } => format!("zxid {zxid}"),
         K::SteppedDown { role, why } => format!("no longer {role}: {why}"),
         K::EpochBumped { from, to } => format!("{from} → {to}"),

@@ -14,6 +14,7 @@ mod nodes;
 mod report;
 mod run;
 mod up;
+mod wire;
 
 use std::io;
 use std::process::ExitCode;
@@ -99,6 +100,8 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => labs::status(context, &args),
         Command::Link { command } => network::link(context, command),
         Command::Partition(args) => network::partition(context, args),
+        Command::Drop(args) => wire::withhold(context, args, false),
+        Command::Hold(args) => wire::withhold(context, args, true),
         Command::Heal(args) => network::heal(context, args),
         Command::Exec(args) => exec::run(context, &args),
         Command::Env => labs::env(context),

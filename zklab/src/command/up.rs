@@ -56,6 +56,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         one_by_one: args.one_by_one,
         asked_us: context.asked_us,
         lease: false,
+        no_wire: args.no_wire,
     });
     let report: Option<UpReport> = {
         let progress = Progress::start(out, "starting the servers");

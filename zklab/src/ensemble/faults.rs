@@ -126,6 +126,20 @@ impl Ensemble {
         self.tell_of(at_us, &fault, true);
     }
 
+    /// There is something new to say about a fault that stands, since `at_us`. Tells the event of a fault put in
+    /// again, with the new words.
+    pub fn fault_reworded(&self, at_us: u64, id: &str, words: &str) {
+        let fault = {
+            let mut book = self.book();
+            let Some(fault) = book.standing.iter_mut().find(|fault| fault.id == id) else {
+                return;
+            };
+            words.clone_into(&mut fault.fault);
+            fault.clone()
+        };
+        self.tell_of(at_us, &fault, true);
+    }
+
     /// The faults that stand, the oldest first.
     #[must_use]
     pub fn standing(&self) -> Vec<Fault> {

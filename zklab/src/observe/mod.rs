@@ -9,3 +9,4 @@ pub mod load;
 pub mod logs;
 pub mod stall;
 pub mod waterfall;
+pub mod wire;

@@ -1,8 +1,9 @@
 //! The phases of a re-election, from the death of the leader to the next acknowledged write.
 //!
 //! Pure arithmetic over events. The phases follow one another without a gap, so they add up to the
-//! total: each ends with an event of the server that won, and where an event is missing (a server without
-//! a feed) there are no phases at all, only the total.
+//! total: each ends with an event about the server that won, and where an event is missing there are no
+//! phases at all, only the total. The events may be those read off the wire, or those of the servers' own
+//! feeds, where they have one; never a mixture.
 
 use serde::{Deserialize, Serialize};
 use zkd::event::SyncMode;
@@ -10,7 +11,7 @@ use zkd::ids::Zxid;
 
 use super::clients::{Ack, Tally};
 use crate::clock::ms;
-use crate::event::{HexZxid, LabEvent, LabEventKind, Role};
+use crate::event::{HexZxid, LabEvent, LabEventKind, Role, Source};
 use crate::id::NodeId;
 
 /// The phases in milliseconds.
@@ -71,6 +72,12 @@ pub struct Reelection {
     pub new_leader: NodeId,
     /// How long it took.
     pub ms: Phases,
+    /// Whose events say so: `wire`, or `zkd` (the servers' own feed); none if nobody's do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms_from: Option<Source>,
+    /// The same by the servers' own feeds, where they have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed_ms: Option<Phases>,
     /// Election rounds.
     pub rounds: u64,
     /// Notifications the winner received.
@@ -174,8 +181,8 @@ struct Story {
     established: Option<u64>,
     /// Who accepted the new epoch.
     accepted_by: Vec<NodeId>,
-    /// Learners by how they were synced.
-    synced: Vec<(SyncMode, String, HexZxid, HexZxid)>,
+    /// How each learner was synced, and which it was.
+    synced: Vec<(String, String)>,
 }
 
 impl Story {
@@ -230,7 +237,14 @@ impl Story {
                 mode,
                 from_zxid,
                 to_zxid,
-            } if wins => self.synced.push((*mode, to.clone(), *from_zxid, *to_zxid)),
+                txns,
+                bytes,
+                ..
+            } if wins => {
+                let size = txns.map(|txns| (txns, *bytes));
+                let how = how_synced(*mode, from_zxid == to_zxid, size);
+                self.synced.push((how, to.clone()));
+            }
             _ => {}
         }
     }
@@ -279,27 +293,54 @@ impl Story {
     }
 
     fn note_sync(&self) -> String {
-        let mut parts = Vec::new();
-        for mode in [SyncMode::Diff, SyncMode::Trunc, SyncMode::Snap] {
-            let learners: Vec<&str> = self
-                .synced
-                .iter()
-                .filter(|(how, ..)| *how == mode)
-                .map(|(_, to, ..)| to.as_str())
-                .collect();
-            if learners.is_empty() {
-                continue;
+        let mut hows: Vec<&str> = Vec::new();
+        for (how, _) in &self.synced {
+            if !hows.contains(&how.as_str()) {
+                hows.push(how);
             }
-            let word = format!("{mode:?}").to_uppercase();
-            let lacking = self
-                .synced
-                .iter()
-                .any(|(how, _, from, to)| *how == mode && from != to);
-            let nothing = if lacking { "" } else { " (nothing lacking)" };
-            parts.push(format!("{word}{nothing} to {}", join(&learners)));
         }
-        parts.join(", ")
+        let parts = hows.into_iter().map(|how| {
+            let of_this = self.synced.iter().filter(|(other, _)| other == how);
+            let learners: Vec<&str> = of_this.map(|(_, to)| to.as_str()).collect();
+            format!("{how} to {}", join(&learners))
+        });
+        parts.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// How a learner was synced, in words; `size` is txns and bytes, if they were counted.
+fn how_synced(mode: SyncMode, lacks_nothing: bool, size: Option<(u64, Option<u64>)>) -> String {
+    let word = format!("{mode:?}").to_uppercase();
+    match size {
+        None if lacks_nothing => format!("{word} (nothing lacking)"),
+        None => word,
+        Some((_, Some(bytes))) => format!("{word} {} kB", bytes.div_ceil(1000)),
+        Some((1, None)) => format!("{word} 1 txn"),
+        Some((txns, None)) => format!("{word} {txns} txns"),
+    }
+}
+
+/// The phases by both sides that may tell, where their events suffice.
+pub type BySide = [(Source, (Phases, Notes, u64, u64)); 2];
+
+/// Reads the events of the wire and those of the servers' feeds, each for themselves.
+#[must_use]
+pub fn read_both(kill: &Kill, events: &[LabEvent]) -> BySide {
+    [Source::Wire, Source::Zkd].map(|side| {
+        let is_wire = side == Source::Wire;
+        let of_side = |event: &&LabEvent| (event.src == Source::Wire) == is_wire;
+        let events: Vec<LabEvent> = events.iter().filter(of_side).cloned().collect();
+        (side, read(kill, &events))
+    })
+}
+
+/// The node that a quorum was seen to acknowledge as leader of this epoch.
+#[must_use]
+pub fn elected(epoch: i64, events: &[LabEvent]) -> Option<NodeId> {
+    events.iter().find_map(|event| match event.kind {
+        LabEventKind::LeaderElected { epoch: of } if of == epoch => event.node,
+        _ => None,
+    })
 }
 
 /// Names side by side, of very many only the first; nobody is a leader by itself.
@@ -435,6 +476,50 @@ mod tests {
         );
         assert_eq!(notes.elect, "1 round, 3 votes, n2 wins (zxid 0x100000009)");
         assert_eq!(notes.epoch, "1 → 2, ACKEPOCH from n1");
+    }
+
+    #[test]
+    fn the_wire_and_the_feed_are_read_each_for_itself() {
+        let mut events = story();
+        for event in &mut events {
+            event.src = Source::Wire;
+            event.t_us += 300;
+        }
+        events.extend(story());
+        events.push(event(
+            23_000,
+            2,
+            LabEventKind::Sync {
+                to: "n1".to_owned(),
+                mode: SyncMode::Diff,
+                from_zxid: HexZxid(1),
+                to_zxid: HexZxid(4),
+                txns: Some(3),
+                bytes: None,
+                took_us: Some(9),
+            },
+        ));
+        events.last_mut().unwrap().src = Source::Wire;
+        let [(wire, by_wire), (feed, by_feed)] = read_both(&kill(), &events);
+        assert_eq!((wire, feed), (Source::Wire, Source::Zkd));
+        assert_eq!(by_wire.0.detect, Some(2.4));
+        assert_eq!(by_feed.0.detect, Some(2.1));
+        assert_eq!(by_wire.1.sync, "DIFF 3 txns to n1");
+        assert_eq!(by_feed.1.sync, "");
+        assert_eq!(elected(2, &events), Some(NodeId(2)));
+        assert_eq!(elected(3, &events), None);
+        assert_eq!(
+            how_synced(SyncMode::Diff, true, None),
+            "DIFF (nothing lacking)"
+        );
+        assert_eq!(
+            how_synced(SyncMode::Snap, false, Some((0, Some(1_201)))),
+            "SNAP 2 kB"
+        );
+        assert_eq!(
+            how_synced(SyncMode::Trunc, false, Some((1, None))),
+            "TRUNC 1 txn"
+        );
     }
 
     #[test]

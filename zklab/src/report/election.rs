@@ -1,6 +1,7 @@
 //! How re-elections look: the waterfall of one, a line each of many, and their summary.
 
 use super::{Out, time};
+use crate::event::Source;
 use crate::observe::waterfall::{Reelection, join};
 use crate::supervisor::protocol::KillReport;
 
@@ -40,8 +41,11 @@ pub fn waterfall(out: &Out, one: &Reelection) -> String {
         ));
     }
     if one.ms.detect.is_none() {
-        lines.push("  (no phases: this server has no event feed)".to_owned());
+        lines.push(
+            "  (no phases: this server has no event feed, and nobody reads the wire)".to_owned(),
+        );
     }
+    lines.extend(feed_line(one).map(|line| format!("  {}", paint.dim(&line))));
     for attempt in &one.failed_attempts {
         lines.push(format!("  {} {attempt}", paint.yellow("extra epoch:")));
     }
@@ -58,6 +62,24 @@ pub fn waterfall(out: &Out, one: &Reelection) -> String {
     ));
     lines.push(stall(one));
     lines.join("\n")
+}
+
+/// The phases that the servers' own feed puts elsewhere than the wire, if it does by more than a millisecond.
+fn feed_line(one: &Reelection) -> Option<String> {
+    let feed = one.feed_ms.filter(|_| one.ms_from == Some(Source::Wire))?;
+    let phases = [
+        ("detect", one.ms.detect, feed.detect),
+        ("elect", one.ms.elect, feed.elect),
+        ("epoch", one.ms.epoch, feed.epoch),
+        ("sync", one.ms.sync, feed.sync),
+        ("serve", one.ms.serve, feed.serve),
+    ];
+    let differing = phases.into_iter().filter_map(|(name, wire, feed)| {
+        let (wire, feed) = (wire?, feed?);
+        ((wire - feed).abs() > 1.0).then(|| format!("{name} {feed:.1} ms"))
+    });
+    let differing: Vec<String> = differing.collect();
+    (!differing.is_empty()).then(|| format!("the servers' own feed says: {}", differing.join(", ")))
 }
 
 fn clients(one: &Reelection) -> String {

@@ -2,8 +2,11 @@
 
 use super::ensemble::table;
 use super::{Out, time};
+use crate::failure::Exit;
 use crate::fault::change::{bits, percent, span};
-use crate::supervisor::protocol::{FaultReport, HealReport, LinkReport, LinksReport};
+use crate::supervisor::protocol::{
+    FaultReport, HealReport, LinkReport, LinksReport, WithholdReport,
+};
 
 /// More links than this are counted, not listed.
 const LISTED_MAX: usize = 6;
@@ -33,6 +36,41 @@ pub fn fault(out: &Out, report: &FaultReport) {
         report.of,
         short(report.effective_us)
     ));
+    if let Some(healed) = &report.healed {
+        heal_line(out, healed);
+    }
+}
+
+/// Messages are withheld.
+pub fn withheld(out: &Out, report: &WithholdReport, hold: bool) {
+    out.json(report);
+    let armed = format!("{} armed: {}", report.id, report.what);
+    if report.caught.is_empty() {
+        let wait = if report.exit == Exit::Ok {
+            format!("; `zklab heal {}` takes it out", report.id)
+        } else {
+            "; nothing was caught".to_owned()
+        };
+        out.line(&format!("{armed}{wait}"));
+    }
+    for (number, catch) in report.caught.iter().enumerate() {
+        let lead = if number == 0 {
+            format!("{armed}; ")
+        } else {
+            "  ".to_owned()
+        };
+        let end = match (&report.healed, hold) {
+            (Some(_), _) => String::new(),
+            (None, true) => format!(", held; `zklab heal {}` lets it go", report.id),
+            (None, false) => {
+                format!(
+                    ", dropped; `zklab heal {}` resets the connection",
+                    report.id
+                )
+            }
+        };
+        out.line(&format!("{lead}{catch}{end}"));
+    }
     if let Some(healed) = &report.healed {
         heal_line(out, healed);
     }

@@ -181,6 +181,7 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         one_by_one: false,
         asked_us: begun,
         lease: true,
+        no_wire: false,
     }
 }
 

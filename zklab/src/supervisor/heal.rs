@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::network::tell_healed;
 use super::protocol::HealReport;
-use super::{Lab, lifecycle, network};
+use super::{Lab, lifecycle, network, wire};
 use crate::clock::{ms, now_us};
 use crate::ensemble::Ensemble;
 use crate::ensemble::faults::Fault;
@@ -49,6 +49,12 @@ impl Scope {
             Self::One(id) => fault.id == *id,
             Self::Core(nodes) => {
                 let is_inside = |id: &NodeId| nodes.iter().any(|n| lab.spec.nodes[*n].id == *id);
+                if matches!(fault.what, FaultKind::Drop | FaultKind::Hold) {
+                    return fault.links.iter().any(|link| {
+                        let mut ends = link.split('>').filter_map(|id| id.parse().ok());
+                        ends.all(|id| is_inside(&id))
+                    });
+                }
                 !fault.what.is_of_network() && fault.nodes.iter().all(is_inside)
             }
         }
@@ -125,7 +131,7 @@ pub async fn scope(lab: &Arc<Lab>, scope: &Scope, wait: bool) -> Result<HealRepo
     let (mut at_us, mut ids, opened) = tell_healed(ensemble, healed).await?;
     for fault in &chosen {
         if !ids.contains(&fault.id) {
-            at_us = at_us.max(undo(lab, fault)?);
+            at_us = at_us.max(undo(lab, fault).await?);
             ids.push(fault.id.clone());
         }
     }
@@ -155,7 +161,7 @@ pub async fn scope(lab: &Arc<Lab>, scope: &Scope, wait: bool) -> Result<HealRepo
 }
 
 /// Undoes what a fault did beside links; when, by the system's clock.
-fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
+async fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
     for id in &fault.nodes {
         match fault.what {
             FaultKind::Pause => lifecycle::set_paused(&lab.ensemble, *id, false)?,
@@ -167,6 +173,9 @@ fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
             | FaultKind::Hold
             | FaultKind::Disk => {}
         }
+    }
+    if matches!(fault.what, FaultKind::Drop | FaultKind::Hold) {
+        return wire::let_go(lab, fault).await;
     }
     Ok(now_us())
 }

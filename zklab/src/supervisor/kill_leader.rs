@@ -10,11 +10,11 @@ use super::protocol::{KillLeaderRequest, KillReport, News};
 use super::{Lab, NewsSink};
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
-use crate::event::{FaultKind, LabEventKind};
+use crate::event::{FaultKind, LabEventKind, Source};
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
 use crate::observe::clients::Clients;
-use crate::observe::waterfall::{self, Kill, Reelection};
+use crate::observe::waterfall::{self, Kill, Phases, Reelection};
 
 /// How long the clients may take to have their first write acknowledged before anything is killed.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -183,7 +183,9 @@ async fn kill_once(
         .all_above(old_epoch, Instant::now() + ALL_BACK)
         .await;
     let events = ensemble.journal.after(seq);
-    let new_leader = waterfall::last_leader(&events).map_or(ack.node, |(node, _)| node);
+    let new_leader = waterfall::elected(new_epoch, &events)
+        .or_else(|| waterfall::last_leader(&events).map(|(node, _)| node))
+        .unwrap_or(ack.node);
     let kill = Kill {
         victim,
         old_epoch,
@@ -192,7 +194,17 @@ async fn kill_once(
         ack_t_us: ensemble.journal.since_start(ack.at_us),
         new_leader,
     };
-    let (phases, notes, rounds, votes) = waterfall::read(&kill, &events);
+    let sides = waterfall::read_both(&kill, &events);
+    let whole = |(_, told): &(Source, (Phases, _, _, _))| told.0.detect.is_some();
+    let feed_ms = Some(&sides[1])
+        .filter(|side| whole(side))
+        .map(|(_, told)| told.0);
+    let ms_from = sides.iter().find(|side| whole(side)).map(|(side, _)| *side);
+    let [(_, by_wire), (_, by_feed)] = sides;
+    let (phases, notes, rounds, votes) = match ms_from {
+        Some(Source::Wire) => by_wire,
+        _ => by_feed,
+    };
     let stall_us = lab.stall.max_us(killed_us, ack.at_us);
     let reelection = Reelection {
         v: 1,
@@ -205,6 +217,8 @@ async fn kill_once(
         new_epoch,
         new_leader,
         ms: phases,
+        ms_from,
+        feed_ms,
         rounds,
         votes,
         first_write_zxid: ack.zxid,

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod network;
 pub mod protocol;
 pub mod up;
+pub mod wire;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::home::{Belongings, Home, Root};
 use self::protocol::{DownReport, Frame, Info, InfoNode, News, Request, UpRequest};
+use self::wire::Wire;
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
 use crate::event::{LabEventKind, Source};
@@ -49,6 +51,8 @@ pub struct Lab {
     pub stall: StallMeter,
     /// What is wrong with its network.
     pub board: Board,
+    /// What is read off the wire, and withheld from it.
+    pub wire: Arc<Wire>,
     root: Root,
     home: Home,
     /// The lab is this process's as long as this is open.
@@ -195,6 +199,11 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
         Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
         Request::Info => talk.finish(Ok(lab.info())).await,
         Request::Network(request) => network::answer(&lab, request, talk).await,
+        Request::Withhold(request) => {
+            let work = wire::withhold(&lab, &request, &news);
+            talk.finish_unless_gone(work).await;
+        }
+        Request::Watch(request) => wire::watch(&lab, request, talk).await,
         Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
         Request::Start { nodes } => talk.finish(lifecycle::start(ensemble, &nodes).await).await,
         Request::Stop { nodes } => talk.finish(lifecycle::stop(ensemble, &nodes).await).await,
@@ -265,7 +274,12 @@ impl Lab {
                 ensemble.journal.push(end_us, None, Source::Host, kind);
             })
         };
+        let wire = Arc::new(Wire::default());
+        if !request.no_wire {
+            wire::listen(&ensemble, &wire)?;
+        }
         Ok(Self {
+            wire,
             board: network::board(&ensemble, request.seed),
             ensemble,
             stall,

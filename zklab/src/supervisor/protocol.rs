@@ -38,6 +38,10 @@ pub enum Request {
     Info,
     /// Make the network bad, or good again.
     Network(NetworkRequest),
+    /// Withhold messages that the servers send each other.
+    Withhold(WithholdRequest),
+    /// Tell of messages that the servers send each other, each as an event, until there were enough.
+    Watch(MessageRequest),
     /// The way into a node's namespaces.
     Door {
         /// Which, as typed.
@@ -136,6 +140,54 @@ pub struct UpRequest {
     /// End the lab when the one who asked for it hangs up or dies.
     #[serde(default)]
     pub lease: bool,
+    /// Do not read what the servers say to each other.
+    #[serde(default)]
+    pub no_wire: bool,
+}
+
+/// Messages between servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MessageRequest {
+    /// The name: a packet of the quorum port (`ACKEPOCH`), or `VOTE`.
+    pub message: String,
+    /// From these nodes, as typed; none is all.
+    #[serde(default)]
+    pub from: Vec<String>,
+    /// To these nodes, as typed; none is all.
+    #[serde(default)]
+    pub to: Vec<String>,
+    /// Only with this zxid.
+    #[serde(default)]
+    pub zxid: Option<HexZxid>,
+    /// From the n-th on its link on, counted from now; 1 is the first.
+    #[serde(default = "first")]
+    pub nth: u32,
+    /// So many in all.
+    #[serde(default = "first")]
+    pub count: u32,
+}
+
+fn first() -> u32 {
+    1
+}
+
+/// Messages that shall not arrive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WithholdRequest {
+    /// Which.
+    #[serde(flatten)]
+    pub message: MessageRequest,
+    /// They arrive when the fault is healed; else never.
+    pub hold: bool,
+    /// Heal it after this time.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
+    /// Answer when all are caught, or with `for_ms` when it is healed and every voter that runs serves.
+    #[serde(default)]
+    pub wait: bool,
+    /// How long to wait for them.
+    #[serde(default)]
+    pub timeout_ms: u64,
 }
 
 /// What is to become of the network.
@@ -440,6 +492,51 @@ pub struct FaultReport {
     pub of: usize,
     /// How long it took until it was in force on all of them, in microseconds.
     pub effective_us: u64,
+    /// What came of the heal, if that was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healed: Option<HealReport>,
+    /// How the command ends.
+    pub exit: Exit,
+}
+
+/// A message that was withheld.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catch {
+    /// When, in microseconds since the lab was started.
+    pub t_us: u64,
+    /// Its sender.
+    pub from: NodeId,
+    /// Its receiver, who does not get it.
+    pub to: NodeId,
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zxid: Option<HexZxid>,
+    /// The epoch it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+}
+
+/// Messages are withheld.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WithholdReport {
+    /// Version of this format, 1.
+    pub v: u32,
+    /// `drop` or `hold`.
+    pub cmd: String,
+    /// The lab.
+    pub lab: String,
+    /// The name under which it can be healed.
+    pub id: String,
+    /// What was asked for, with the nodes that were chosen.
+    pub what: String,
+    /// The links: `n1>n2`.
+    pub links: Vec<String>,
+    /// When it was in force, in microseconds since the lab was started.
+    pub t_us: u64,
+    /// How long that took, in microseconds.
+    pub effective_us: u64,
+    /// What was caught until now.
+    pub caught: Vec<Catch>,
     /// What came of the heal, if that was waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healed: Option<HealReport>,

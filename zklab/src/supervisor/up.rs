@@ -335,7 +335,7 @@ fn phases(
 ) -> Vec<(&'static str, u64)> {
     let mut looking = BTreeSet::new();
     let mut ends = [None; 5];
-    for event in events {
+    for event in events.iter().filter(|event| event.src != Source::Wire) {
         let at_leader = event.node == Some(leader);
         let end = match &event.kind {
             LabEventKind::NodeSpawned { .. } => &mut ends[0],

@@ -135,7 +135,9 @@ impl Drop for Listening {
         let mut queue = self.shared.queue();
         queue.stop = true;
         self.shared.wake(queue);
-        if let Some(thread) = self.thread.take() {
+        // The last one to let the lab go may be the reader itself.
+        let other = |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(other) {
             // If it panicked there is nothing left to stop.
             let _ = thread.join();
         }
