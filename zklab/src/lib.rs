@@ -11,6 +11,7 @@ pub mod failure;
 pub mod id;
 
 // Floor 2: one node.
+pub mod disk;
 pub mod net;
 pub mod node;
 pub mod probe;

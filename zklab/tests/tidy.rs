@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["clock", "id", "event", "failure"],
     &[],
-    &["net", "node", "probe"],
+    &["net", "disk", "node", "probe"],
     &["ensemble"],
     &["observe", "fault"],
     &["supervisor", "scenario"],

@@ -49,6 +49,9 @@ pub struct UpArgs {
     /// Where the data go: `tmpfs`, `disk`, or a directory (which `down` leaves alone)
     #[arg(long, value_name = "PLACE")]
     pub data: Option<String>,
+    /// Watch what the servers sync, for `kill --lose-unsynced` and `disk`
+    #[arg(long)]
+    pub disk_faults: bool,
     /// Start the servers one after another and tell what each does
     #[arg(long)]
     pub one_by_one: bool,

@@ -16,7 +16,7 @@ use clap_complete::Shell;
 pub use self::client::{CliArgs, ClientCli, ClientCommand};
 pub use self::lab::{DownArgs, NetArg, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
-pub use self::nodes::{KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs};
+pub use self::nodes::{DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs};
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::report::ReportArgs;
 pub use self::run::RunArgs;
@@ -109,6 +109,8 @@ pub enum Command {
     KillLeader(KillLeaderArgs),
     /// Kill nodes
     Kill(KillArgs),
+    /// Make the syncs of nodes slow, or let them fail
+    Disk(DiskArgs),
     /// Start nodes that are down
     Start(NodesArgs),
     /// End nodes gently (SIGTERM)

@@ -50,6 +50,33 @@ pub struct KillArgs {
     /// Start them again after this time
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub restart_after: Option<Duration>,
+    /// Cut the power: what was never synced is gone (labs made with `up --disk-faults`)
+    #[arg(long)]
+    pub lose_unsynced: bool,
+    /// Of that, let the txn logs keep a part that ends anywhere
+    #[arg(long, requires = "lose_unsynced")]
+    pub torn: bool,
+}
+
+/// `disk`.
+#[derive(Debug, Args)]
+pub struct DiskArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Every sync takes this much longer
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub slow_fsync: Option<Duration>,
+    /// Syncs fail with this error
+    #[arg(long, value_parser = ["eio"], value_name = "ERROR")]
+    pub fail_fsync: Option<String>,
+    /// Only every so many
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "fail_fsync")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub every: u64,
+    /// Undo it after this time
+    #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
+    pub for_: Option<Duration>,
 }
 
 /// `restart`.

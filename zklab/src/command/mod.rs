@@ -107,6 +107,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Env => labs::env(context),
         Command::KillLeader(args) => kill_leader::run(context, &args),
         Command::Kill(args) => nodes::kill(context, args),
+        Command::Disk(args) => nodes::disk(context, args),
         Command::Start(args) => nodes::act(context, &Request::Start { nodes: args.nodes }),
         Command::Stop(args) => nodes::act(context, &Request::Stop { nodes: args.nodes }),
         Command::Resume(args) => nodes::act(context, &Request::Resume { nodes: args.nodes }),

@@ -4,14 +4,14 @@ use nix::sys::signal::Signal;
 
 use super::Context;
 use super::up::millis;
-use crate::cli::{KillArgs, PauseArgs, RestartArgs};
+use crate::cli::{DiskArgs, KillArgs, PauseArgs, RestartArgs};
 use crate::failure::{Exit, Failure, nearest};
 use crate::node::ServerKind;
 use crate::report::ensemble;
 use crate::report::progress::Progress;
 use crate::supervisor::client::{Connection, Early};
 use crate::supervisor::home::Root;
-use crate::supervisor::protocol::{ActReport, News, Request};
+use crate::supervisor::protocol::{ActReport, DiskRequest, News, Request};
 
 /// Sends the request and shows what was done.
 pub(super) fn act(context: &Context, request: &Request) -> Result<Exit, Failure> {
@@ -40,7 +40,19 @@ pub(super) fn kill(context: &Context, args: KillArgs) -> Result<Exit, Failure> {
         nodes: args.nodes.nodes,
         signal: ending_signal(&args.signal)? as i32,
         restart_after_ms: args.restart_after.map(millis),
+        lose_unsynced: args.lose_unsynced,
+        torn: args.torn,
     };
+    act(context, &request)
+}
+
+pub(super) fn disk(context: &Context, args: DiskArgs) -> Result<Exit, Failure> {
+    let request = Request::Disk(DiskRequest {
+        nodes: args.nodes.nodes,
+        slow_fsync_ms: args.slow_fsync.map_or(0, millis),
+        fail_every: args.fail_fsync.map_or(0, |_| args.every),
+        for_ms: args.for_.map(millis),
+    });
     act(context, &request)
 }
 

@@ -53,6 +53,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         publish: args.publish,
         seed: args.seed.map_or_else(draw_seed, |seed| seed.0),
         timeout_ms: millis(timeout),
+        disk_faults: args.disk_faults,
         one_by_one: args.one_by_one,
         asked_us: context.asked_us,
         lease: false,

@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use self::faults::Book;
 use self::journal::Journal;
 use crate::clock::now_us;
+use crate::disk::NodeDisk;
 use crate::event::{FaultKind, HexZxid, LabEventKind, Role, Source};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Context, Exit, Failure};
 use crate::id::NodeId;
 use crate::net::Network;
 use crate::node::process::{self, Ended, Handle};
@@ -53,6 +54,9 @@ pub struct LabSpec {
     pub data_dir: PathBuf,
     /// Whether `down` leaves the data there.
     pub keep_data: bool,
+    /// Whether syncs are watched, so that the power can be cut.
+    #[serde(default)]
+    pub disk_faults: bool,
 }
 
 /// What a node has told last.
@@ -104,6 +108,8 @@ pub struct Ensemble {
     pub start_us: u64,
     folded: Mutex<Folded>,
     faults: Mutex<Book>,
+    /// The disks that are watched, by node.
+    disks: Mutex<BTreeMap<NodeId, Arc<NodeDisk>>>,
 }
 
 /// The views and what is derived from them.
@@ -136,6 +142,7 @@ impl Ensemble {
                 servers: BTreeMap::new(),
             }),
             faults: Mutex::default(),
+            disks: Mutex::default(),
         })
     }
 
@@ -231,7 +238,8 @@ impl Ensemble {
         if let Some(server) = self.folded().servers.get(&id) {
             node.server = server.clone();
         }
-        let spawned = process::spawn(&node, &*self.net)?;
+        let disk = self.disk(id)?;
+        let spawned = process::spawn(&node, &*self.net, disk.as_ref())?;
         let handle = spawned.handle;
         self.with_view(id, |view| {
             *view = View {
@@ -256,6 +264,24 @@ impl Ensemble {
         }
         tokio::spawn(Arc::clone(self).reap(id, spawned.child, feed));
         Ok(())
+    }
+
+    /// The watched disk of a node, in a lab that watches disks.
+    ///
+    /// # Errors
+    /// If its directory cannot be made or read.
+    pub fn disk(&self, id: NodeId) -> Result<Option<Arc<NodeDisk>>, Failure> {
+        if !self.spec.disk_faults {
+            return Ok(None);
+        }
+        let mut disks = self.disks.lock().expect("nobody panics with the disks");
+        if let Some(disk) = disks.get(&id) {
+            return Ok(Some(Arc::clone(disk)));
+        }
+        let dir = self.node(id).data_dir();
+        let disk = NodeDisk::new(&dir).doing(|| format!("cannot watch {}", dir.display()))?;
+        disks.insert(id, Arc::clone(&disk));
+        Ok(Some(disk))
     }
 
     /// From its next start on the node runs this server.

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use nix::sys::signal::{Signal, kill};
@@ -18,6 +19,7 @@ use tokio::process::{Child, Command};
 
 use super::NodeSpec;
 use crate::clock::now_us;
+use crate::disk::NodeDisk;
 use crate::failure::{Context, Failure};
 use crate::net::Network;
 
@@ -108,11 +110,16 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Starts the server of `node`. To be called on the supervisor's main thread only.
+/// Starts the server of `node`, its syncs handed over to `disk` if there is one. To be called on the supervisor's
+/// main thread only.
 ///
 /// # Errors
 /// If the program cannot be started or the log cannot be written.
-pub fn spawn(node: &NodeSpec, net: &dyn Network) -> Result<Spawned, Failure> {
+pub fn spawn(
+    node: &NodeSpec,
+    net: &dyn Network,
+    disk: Option<&Arc<NodeDisk>>,
+) -> Result<Spawned, Failure> {
     let log_file = node.log_file();
     let log = File::options()
         .create(true)
@@ -141,10 +148,18 @@ pub fn spawn(node: &NodeSpec, net: &dyn Network) -> Result<Spawned, Failure> {
         .stdout(Stdio::from(log))
         .stderr(Stdio::from(errors));
     prepare(&mut command, theirs, !net.ends_processes());
+    let watching = || format!("cannot watch the disk of {}", node.id);
+    let trap = disk
+        .map(|disk| disk.trap(&mut command))
+        .transpose()
+        .doing(watching)?;
     let started_us = now_us();
     let child = net
         .spawn(node.id, command)
         .doing(|| format!("cannot start {}", program.display()))?;
+    if let Some(trap) = trap {
+        trap.keep().doing(watching)?;
+    }
     let pid = child
         .id()
         .expect("a child that was not waited for has an id");

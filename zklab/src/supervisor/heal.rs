@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::network::tell_healed;
 use super::protocol::HealReport;
-use super::{Lab, lifecycle, network, wire};
+use super::{Lab, lifecycle, network, power, wire};
 use crate::clock::{ms, now_us};
 use crate::ensemble::Ensemble;
 use crate::ensemble::faults::Fault;
@@ -23,7 +23,7 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const SERVE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The words that name many faults.
-const SCOPES: [&str; 3] = ["all", "net", "proc"];
+const SCOPES: [&str; 4] = ["all", "net", "proc", "disk"];
 
 /// Which faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Scope {
     Net,
     /// Those of processes: killed, stopped and paused nodes.
     Proc,
+    /// Those of disks.
+    Disk,
     /// One.
     One(String),
     /// Those on these nodes, by number, and between them.
@@ -46,6 +48,7 @@ impl Scope {
             Self::All => true,
             Self::Net => fault.what.is_of_network(),
             Self::Proc => fault.what.is_of_process(),
+            Self::Disk => fault.what == FaultKind::Disk,
             Self::One(id) => fault.id == *id,
             Self::Core(nodes) => {
                 let is_inside = |id: &NodeId| nodes.iter().any(|n| lab.spec.nodes[*n].id == *id);
@@ -87,6 +90,7 @@ pub async fn heal(
             Scope::Net
         }
         Some("proc") => Scope::Proc,
+        Some("disk") => Scope::Disk,
         Some(id) if ensemble.standing().iter().any(|fault| fault.id == id) => {
             Scope::One(id.to_owned())
         }
@@ -167,11 +171,8 @@ async fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
             FaultKind::Pause => lifecycle::set_paused(&lab.ensemble, *id, false)?,
             FaultKind::Kill | FaultKind::Stop | FaultKind::Restart => lab.ensemble.start(*id)?,
             // Their links are clean already, and there is nothing else to them.
-            FaultKind::Partition
-            | FaultKind::Link
-            | FaultKind::Drop
-            | FaultKind::Hold
-            | FaultKind::Disk => {}
+            FaultKind::Partition | FaultKind::Link | FaultKind::Drop | FaultKind::Hold => {}
+            FaultKind::Disk => power::clear(&lab.ensemble, *id)?,
         }
     }
     if matches!(fault.what, FaultKind::Drop | FaultKind::Hold) {

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::NewsSink;
+use super::power::PowerCut;
 use super::protocol::{Act, ActReport, News};
 use crate::clock::{ms, now_us};
 use crate::ensemble::status::{self, NodeStatus, Status};
@@ -37,7 +38,10 @@ pub struct Restart {
 }
 
 /// The nodes meant, with the state everybody is in now.
-async fn choose(lab: &Ensemble, words: &[String]) -> Result<(Vec<NodeId>, Status), Failure> {
+pub(super) async fn choose(
+    lab: &Ensemble,
+    words: &[String],
+) -> Result<(Vec<NodeId>, Status), Failure> {
     let now = status::probe(lab).await;
     let nodes = select::nodes(lab, &now, words)?;
     Ok((nodes, now))
@@ -48,7 +52,7 @@ fn led(now: &Status, id: NodeId) -> bool {
     now.leader == Some(id)
 }
 
-fn report(lab: &Ensemble, cmd: &str, nodes: Vec<Act>) -> ActReport {
+pub(super) fn report(lab: &Ensemble, cmd: &str, nodes: Vec<Act>) -> ActReport {
     let have = lab
         .views()
         .into_iter()
@@ -197,11 +201,18 @@ pub async fn kill(
     words: &[String],
     signal: i32,
     restart_after_ms: Option<u64>,
+    power: Option<&PowerCut>,
 ) -> Result<ActReport, Failure> {
     let signal = Signal::try_from(signal)
         .map_err(|_| Failure::usage(format!("there is no signal {signal}")))?;
     let (nodes, now) = choose(lab, words).await?;
-    let report = end(lab, "kill", &nodes, &now, signal).await?;
+    if let Some(power) = power {
+        power.check(lab, signal)?;
+    }
+    let mut report = end(lab, "kill", &nodes, &now, signal).await?;
+    if let Some(power) = power {
+        power.cut(lab, &mut report).await?;
+    }
     if let Some(after_ms) = restart_after_ms {
         let lab = Arc::clone(lab);
         tokio::spawn(async move {

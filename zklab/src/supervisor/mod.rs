@@ -11,6 +11,7 @@ pub mod home;
 pub mod kill_leader;
 pub mod lifecycle;
 pub mod network;
+pub mod power;
 pub mod protocol;
 pub mod up;
 pub mod wire;
@@ -29,6 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use self::home::{Belongings, Home, Root};
+use self::power::PowerCut;
 use self::protocol::{DownReport, Frame, Info, InfoNode, News, Request, UpRequest};
 use self::wire::Wire;
 use crate::clock::{ms, now_us};
@@ -53,6 +55,8 @@ pub struct Lab {
     pub board: Board,
     /// What is read off the wire, and withheld from it.
     pub wire: Arc<Wire>,
+    /// Fixes what is left to chance.
+    pub seed: u64,
     root: Root,
     home: Home,
     /// The lab is this process's as long as this is open.
@@ -225,10 +229,17 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
             nodes,
             signal,
             restart_after_ms,
+            lose_unsynced,
+            torn,
         } => {
-            let done = lifecycle::kill(ensemble, &nodes, signal, restart_after_ms).await;
-            talk.finish(done).await;
+            let power = lose_unsynced.then_some(PowerCut {
+                torn,
+                seed: lab.seed,
+            });
+            let work = lifecycle::kill(ensemble, &nodes, signal, restart_after_ms, power.as_ref());
+            talk.finish(work.await).await;
         }
+        Request::Disk(request) => talk.finish(power::disk(ensemble, &request).await).await,
         Request::Pause {
             nodes,
             for_ms,
@@ -281,6 +292,7 @@ impl Lab {
         Ok(Self {
             wire,
             board: network::board(&ensemble, request.seed),
+            seed: request.seed,
             ensemble,
             stall,
             root,

@@ -76,6 +76,12 @@ pub enum Request {
         signal: i32,
         /// Start them again after this time.
         restart_after_ms: Option<u64>,
+        /// The power is cut: what was never synced is gone.
+        #[serde(default)]
+        lose_unsynced: bool,
+        /// Of that, the txn logs keep a part that ends anywhere.
+        #[serde(default)]
+        torn: bool,
     },
     /// Stop nodes in their tracks.
     Pause {
@@ -91,6 +97,8 @@ pub enum Request {
         /// Which, as typed.
         nodes: Vec<String>,
     },
+    /// Let syncs be slow or fail.
+    Disk(DiskRequest),
     /// Kill the leader and watch.
     KillLeader(KillLeaderRequest),
     /// Events from the beginning, and then as they happen.
@@ -133,6 +141,9 @@ pub struct UpRequest {
     pub seed: u64,
     /// How long it may take.
     pub timeout_ms: u64,
+    /// Watch what is synced, so that the power can be cut and syncs can fail.
+    #[serde(default)]
+    pub disk_faults: bool,
     /// Start the servers one after another and tell what each does.
     pub one_by_one: bool,
     /// When the user asked, by the system's monotonic clock.
@@ -240,6 +251,22 @@ pub struct PartitionRequest {
     pub for_ms: Option<u64>,
     /// Answer when it is healed and every voter that runs serves.
     pub wait: bool,
+}
+
+/// How the syncs of nodes go from now on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiskRequest {
+    /// Which, as typed.
+    pub nodes: Vec<String>,
+    /// Each takes this much longer.
+    #[serde(default)]
+    pub slow_fsync_ms: u64,
+    /// Every so many fails with EIO; 0 is none.
+    #[serde(default)]
+    pub fail_every: u64,
+    /// Undo it after this time.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
 }
 
 /// How leaders shall die.
