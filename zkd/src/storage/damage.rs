@@ -153,7 +153,16 @@ fn find_record(file: &impl DiskFile, from: u64, size: u64) -> io::Result<Option<
         let Some(last) = count.checked_sub(FRAME_LEN) else {
             return Ok(None);
         };
-        for at in 0..=last {
+        let mut at = 0;
+        while at <= last {
+            // A record has something in its length; behind a tear there are mostly zeros.
+            let Some(zeros) = window[at..count].iter().position(|byte| *byte != 0) else {
+                break;
+            };
+            at = at.max((at + zeros).saturating_sub(11));
+            if at > last {
+                break;
+            }
             let head = &window[at..at + 12];
             let length = i32::from_be_bytes(head[8..12].try_into().expect("4 bytes of a slice"));
             let plausible = head[..4] == [0; 4]
@@ -161,6 +170,7 @@ fn find_record(file: &impl DiskFile, from: u64, size: u64) -> io::Result<Option<
             if plausible && is_record(file, size, start + at as u64, length)? {
                 return Ok(Some(start + at as u64));
             }
+            at += 1;
         }
         start += last as u64 + 1;
     }

@@ -55,6 +55,8 @@ struct Inner {
     orders: Orders,
     /// Syncs since the orders were given.
     count: u64,
+    /// The process was told that a sync failed, and has to end.
+    failed: bool,
     /// Why nothing can be said of what is durable.
     blind: Option<String>,
 }
@@ -84,6 +86,7 @@ impl NodeDisk {
                 ledger: Ledger::new(root)?,
                 orders: Orders::default(),
                 count: 0,
+                failed: false,
                 blind: None,
             }),
             keeper: Mutex::new(None),
@@ -96,6 +99,7 @@ impl NodeDisk {
     /// If there are no more descriptors.
     pub fn trap(self: &Arc<Self>, command: &mut Command) -> io::Result<Trap> {
         self.join();
+        self.inner().failed = false;
         Ok(Trap {
             socket: seccomp::trap(command)?,
             disk: Arc::clone(self),
@@ -106,6 +110,12 @@ impl NodeDisk {
     pub fn order(&self, orders: Orders) {
         let mut inner = self.inner();
         (inner.orders, inner.count) = (orders, 0);
+    }
+
+    /// Whether the process was told that a sync failed: a server has to end then.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.inner().failed
     }
 
     /// Cuts the power. The process must be gone. Takes some ms.
@@ -203,6 +213,7 @@ impl NodeDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         if fails {
+            self.inner().failed = true;
             return Ok(Err(libc::EIO));
         }
         let done = if held.data_only {

@@ -387,7 +387,9 @@ impl Ensemble {
             },
             Ended::from,
         );
-        let expected = self.with_view(id, |view| view.ending);
+        let fails = self.disk(id).ok().flatten();
+        let must_end = fails.is_some_and(|disk| disk.has_failed());
+        let expected = must_end || self.with_view(id, |view| view.ending);
         self.with_view(id, |view| {
             view.end = Some(End {
                 how,

@@ -178,6 +178,7 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         publish: None,
         seed: plan.seed.0,
         timeout_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        disk_faults: plan.needs_disk(),
         one_by_one: false,
         asked_us: begun,
         lease: true,
@@ -254,6 +255,8 @@ async fn live(
             nodes: vec!["all".to_owned()],
             signal: nix::sys::signal::Signal::SIGKILL as i32,
             restart_after_ms: None,
+            lose_unsynced: false,
+            torn: false,
         })
         .await;
     let log_check = if case.plan.check.logs {

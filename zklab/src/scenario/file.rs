@@ -167,7 +167,7 @@ const KEYS: [&str; 13] = [
 ];
 const LAB_KEYS: [&str; 5] = ["nodes", "observers", "tick", "net", "data"];
 const LOAD_KEYS: [&str; 4] = ["clients", "rate", "mix", "session_timeout"];
-const STEP_KEYS: [&str; 12] = [
+const STEP_KEYS: [&str; 14] = [
     "id",
     "do",
     "as",
@@ -180,6 +180,8 @@ const STEP_KEYS: [&str; 12] = [
     "repeat",
     "every",
     "optional",
+    "lose_unsynced",
+    "torn",
 ];
 const FAULT_KEYS: [&str; 14] = [
     "kind", "do", "style", "on", "weight", "hold", "max_down", "delay", "jitter", "loss", "dup",
@@ -187,7 +189,7 @@ const FAULT_KEYS: [&str; 14] = [
 ];
 const NETS: [&str; 4] = ["auto", "tun", "packet", "loopback"];
 /// Kinds of random faults.
-pub const FAULT_KINDS: [&str; 3] = ["partition", "process", "link"];
+pub const FAULT_KINDS: [&str; 4] = ["partition", "process", "link", "disk"];
 /// The load unless told: a bit of everything.
 pub const MIX: &str =
     "set=4,cas=3,get=3,watch=1,create=1,delete=1,seq=1,ephemeral=1,multi=1,sync=1";
@@ -443,10 +445,18 @@ fn step(section: &Section<'_>, index: usize, count: u8) -> Result<StepModel, Fai
         None => format!("s{}", index + 1),
     };
     let deeds = section.need("do")?;
+    let truth = |key| section.get(key).map_or(Ok(false), |v| v.truth());
+    let mut do_ = deeds.texts()?;
+    for (key, word) in [("lose_unsynced", "lose-unsynced"), ("torn", "torn")] {
+        if truth(key)? {
+            do_.iter_mut()
+                .for_each(|text| *text = format!("{text} {word}"));
+        }
+    }
     let step = StepModel {
         id,
         line: section.line(),
-        do_: deeds.texts()?,
+        do_,
         as_: texts("as")?,
         style: texts("style")?,
         for_: time("for")?,

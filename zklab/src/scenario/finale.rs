@@ -119,7 +119,7 @@ impl Stage {
     }
 
     async fn heal(&self, core: Vec<String>) {
-        if self.plan.needs_links().is_none() {
+        if self.plan.needs_links().is_none() && !self.plan.needs_disk() {
             return;
         }
         let text = if core.is_empty() {

@@ -190,6 +190,15 @@ impl Plan {
         })
     }
 
+    /// Does a step need disks that are watched?
+    #[must_use]
+    pub fn needs_disk(&self) -> bool {
+        self.steps.iter().any(|step| {
+            step.deed(self.total())
+                .is_ok_and(|deed| deed.needs == words::Needs::Disk)
+        })
+    }
+
     /// A number for the load that no other part of the run uses.
     #[must_use]
     pub fn load_seed(&self) -> u64 {

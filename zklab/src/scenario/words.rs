@@ -12,7 +12,7 @@ use crate::failure::nearest;
 use crate::fault::{LinkChange, Style, change};
 use crate::id::NodeId;
 use crate::supervisor::network;
-use crate::supervisor::protocol::{NetworkRequest, PartitionRequest, Request};
+use crate::supervisor::protocol::{DiskRequest, NetworkRequest, PartitionRequest, Request};
 
 /// What a step says beside its words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Needs {
     Processes,
     /// Links that can be made bad.
     Links,
+    /// Disks that are watched.
+    Disk,
 }
 
 /// A step's words, understood.
@@ -77,7 +79,7 @@ impl Wrong {
 }
 
 /// Words that a step can begin with.
-pub const VERBS: [&str; 19] = [
+pub const VERBS: [&str; 20] = [
     "kill",
     "stop",
     "start",
@@ -97,6 +99,7 @@ pub const VERBS: [&str; 19] = [
     "heal",
     "drop",
     "hold",
+    "disk",
 ];
 
 /// The kinds of partition, for the short form without `partition`.
@@ -126,6 +129,7 @@ pub fn parse(text: &str, options: &Options, nodes: u8) -> Result<Deed, Wrong> {
         verb if PARTITIONS.contains(&verb) => partition(&words, options, nodes)?,
         "link" => link(rest, options, nodes)?,
         "heal" => heal(rest, nodes)?,
+        "disk" => disk(rest, options, nodes)?,
         other => return Err(Wrong::unknown("deed", other, &VERBS)),
     };
     fitting(text, options, &deed.request)?;
@@ -139,7 +143,9 @@ fn fitting(text: &str, options: &Options, request: &Request) -> Result<(), Wrong
     let lasts = is_partition
         || matches!(
             request,
-            Request::Pause { .. } | Request::Network(NetworkRequest::LinkSet { .. })
+            Request::Pause { .. }
+                | Request::Disk(_)
+                | Request::Network(NetworkRequest::LinkSet { .. })
         );
     let strangers = [
         ("as", options.as_.is_some() && !is_kill),
@@ -172,6 +178,19 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
         rest.retain(|word| *word != "hard");
         hard = rest.len() < before;
     }
+    let (mut lose_unsynced, mut torn) = (false, false);
+    while let (true, Some(word @ ("lose-unsynced" | "torn"))) =
+        (verb == "kill", rest.last().copied())
+    {
+        lose_unsynced |= word == "lose-unsynced";
+        torn |= word == "torn";
+        rest.pop();
+    }
+    if torn && !lose_unsynced {
+        return Err(Wrong::new(
+            "\"torn\" says what is left of what \"lose-unsynced\" takes",
+        ));
+    }
     let mut as_ = options.as_.as_deref();
     if let [.., "as", way] = rest[..] {
         if verb != "kill" {
@@ -186,7 +205,21 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
     }
     let nodes = checked_nodes(&rest, count)?;
     let request = match verb {
-        "kill" => kill(nodes, as_, options)?,
+        "kill" => match kill(nodes, as_, options)? {
+            Request::Kill {
+                nodes,
+                signal,
+                restart_after_ms,
+                ..
+            } => Request::Kill {
+                nodes,
+                signal,
+                restart_after_ms,
+                lose_unsynced,
+                torn,
+            },
+            other => other,
+        },
         "stop" => Request::Stop { nodes },
         "start" => Request::Start { nodes },
         "resume" => Request::Resume { nodes },
@@ -205,8 +238,50 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
     let lasts = options.for_us.or(options.restart_after_us).unwrap_or(0);
     Ok(Deed {
         request,
-        needs: Needs::Processes,
+        needs: if lose_unsynced {
+            Needs::Disk
+        } else {
+            Needs::Processes
+        },
         lasts_us: lasts,
+    })
+}
+
+/// `disk n2 slow-fsync 50ms`, `disk leader fail-fsync eio every 25`.
+fn disk(rest: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
+    const KEYS: [&str; 3] = ["slow-fsync", "fail-fsync", "every"];
+    let first = rest.iter().position(|word| KEYS.contains(word));
+    let (nodes, settings) = rest.split_at(first.unwrap_or(rest.len()));
+    let (mut slow_us, mut fails, mut every) = (0, false, 1);
+    for pair in settings.chunks(2) {
+        let amount = |unit: Unit, text: &str| unit.parse(text).map_err(Wrong::new);
+        match *pair {
+            ["slow-fsync", text] => slow_us = amount(Unit::Time, text)?,
+            ["fail-fsync", "eio"] => fails = true,
+            ["fail-fsync", other] => return Err(Wrong::unknown("error", other, &["eio"])),
+            ["every", text] => every = amount(Unit::Count, text)?.max(1),
+            [other, ..] if !KEYS.contains(&other) => {
+                return Err(Wrong::unknown("disk fault", other, &KEYS));
+            }
+            _ => return Err(Wrong::new(format!("{:?} has no value", pair.join(" ")))),
+        }
+    }
+    if nodes.is_empty() || (slow_us == 0 && !fails) {
+        return Err(
+            Wrong::new("a disk fault names a node and what is wrong with its disk")
+                .hint("disk n2 slow-fsync 50ms, disk leader fail-fsync eio every 25"),
+        );
+    }
+    let request = Request::Disk(DiskRequest {
+        nodes: checked_nodes(nodes, count)?,
+        slow_fsync_ms: millis(slow_us),
+        fail_every: if fails { every } else { 0 },
+        for_ms: options.for_us.map(millis),
+    });
+    Ok(Deed {
+        request,
+        needs: Needs::Disk,
+        lasts_us: options.for_us.unwrap_or(0),
     })
 }
 
@@ -216,6 +291,8 @@ fn kill(nodes: Vec<String>, as_: Option<&str>, options: &Options) -> Result<Requ
             nodes,
             signal: Signal::SIGKILL as i32,
             restart_after_ms: options.restart_after_us.map(millis),
+            lose_unsynced: false,
+            torn: false,
         }),
         Some(way) => Err(Wrong::unknown("way to kill", way, &["process"])),
     }
