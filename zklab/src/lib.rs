@@ -25,6 +25,9 @@ pub mod observe;
 // Floor 4: what can be done to it.
 pub mod fault;
 
+// Floor 4: how fast it is.
+pub mod bench;
+
 // Floor 5: the process that owns an ensemble.
 pub mod supervisor;
 

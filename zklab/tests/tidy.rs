@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 8] = [
     &[],
     &["net", "disk", "node", "probe"],
     &["ensemble"],
-    &["observe", "fault"],
+    &["observe", "fault", "bench"],
     &["supervisor", "scenario"],
     &["report"],
     &["cli", "command"],

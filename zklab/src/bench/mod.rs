@@ -1,0 +1,12 @@
+//! `bench`: how fast servers are, measured by a load generator that is never the bottleneck.
+
+mod engine;
+mod recorder;
+mod run;
+pub mod usage;
+mod work;
+
+pub use self::recorder::{Latency, Slice};
+pub use self::run::{Edge, Outcome, Plan, run};
+pub use self::usage::Usage;
+pub use self::work::Work;

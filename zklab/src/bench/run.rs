@@ -1,0 +1,360 @@
+//! One measurement: connect, make the keys, warm up, measure, put everything away.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Engine, Got};
+use super::recorder::{Latency, Recorder, Slice};
+use super::work::{Maker, Work};
+use crate::failure::{Exit, Failure};
+
+/// How long all sessions may take to be opened.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the keys may take to be made or deleted.
+const KEYS_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the last answers may take.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+/// Requests of one connection on their way while keys are made.
+const KEYS_WINDOW: usize = 64;
+/// Requests that may wait in an open loop; a server that is so far behind is overloaded.
+const OPEN_LOOP_MAX: usize = 1 << 20;
+/// The error of a znode that is there already.
+const NODE_EXISTS: i32 = -110;
+
+/// What is to be measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the servers answer clients; the clients are dealt out to them in turn.
+    pub servers: Vec<SocketAddr>,
+    /// Sessions.
+    pub clients: usize,
+    /// Requests of each that are on their way at any time.
+    pub depth: usize,
+    /// What they ask for.
+    pub work: Work,
+    /// Bytes of data.
+    pub size: usize,
+    /// Keys.
+    pub keys: u64,
+    /// Before anything is counted.
+    pub warm_up: Duration,
+    /// What is counted.
+    pub length: Duration,
+    /// Operations a second of all together, however fast the answers come; `None`: each answer is followed by the
+    /// next request.
+    pub rate: Option<f64>,
+    /// The session timeout to ask for.
+    pub session_timeout: Duration,
+    /// All choices come from it.
+    pub seed: u64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Operations answered.
+    pub ops: u64,
+    /// Of them, refused by the server.
+    pub failed: u64,
+    /// The first error number.
+    pub first_error: Option<i32>,
+    /// Connections that ended.
+    pub lost: u64,
+    /// How long was measured.
+    pub seconds: f64,
+    /// Operations a second.
+    pub rate: f64,
+    /// From the request (in an open loop: from when it was due) to its answer.
+    pub latency: Latency,
+    /// How it went over time.
+    pub slices: Vec<Slice>,
+}
+
+/// The edges of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// It begins.
+    Begin,
+    /// It is over.
+    End,
+}
+
+/// Measures; `at_edge` is called where the measurement begins and where it ends.
+///
+/// # Errors
+/// If the servers cannot be reached, take no sessions or do not answer any more.
+pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failure> {
+    let mut engine = Engine::new()?;
+    open_sessions(&mut engine, plan)?;
+    let root = format!("/zklab-bench-{:08x}", plan.seed & 0xffff_ffff);
+    let mut maker = Maker::new(plan.work, &root, plan.keys, plan.size, plan.seed);
+    one_by_one(&mut engine, |out| maker.put_root(out))?;
+    if maker.needs_keys() {
+        many(&mut engine, plan.keys, |number, out| {
+            maker.put_key(number, out);
+        })?;
+    }
+    let from_ns = engine.now_ns() + nanos(plan.warm_up);
+    let mut recorder = Recorder::new(from_ns, from_ns + nanos(plan.length));
+    let mut drive = Drive {
+        engine: &mut engine,
+        maker: &mut maker,
+        recorder: &mut recorder,
+        at_edge,
+        from_ns,
+        to_ns: from_ns + nanos(plan.length),
+        lost: 0,
+    };
+    match plan.rate {
+        None => drive.closed(plan)?,
+        Some(rate) => drive.open(plan, rate)?,
+    }
+    let lost = drive.lost;
+    drain(&mut engine)?;
+    let (kind, count) = match maker.needs_keys() {
+        true => ('k', plan.keys),
+        false => ('c', maker.made()),
+    };
+    many(&mut engine, count, |number, out| {
+        maker.put_delete(Some((number, kind)), out);
+    })?;
+    one_by_one(&mut engine, |out| maker.put_delete(None, out))?;
+    Ok(Outcome {
+        ops: recorder.done,
+        failed: recorder.failed,
+        first_error: recorder.first_error,
+        lost,
+        seconds: plan.length.as_secs_f64(),
+        rate: recorder.done as f64 / plan.length.as_secs_f64(),
+        latency: recorder.latency(),
+        slices: std::mem::take(&mut recorder.slices),
+    })
+}
+
+/// The part that is measured.
+struct Drive<'a> {
+    engine: &'a mut Engine,
+    maker: &'a mut Maker,
+    recorder: &'a mut Recorder,
+    at_edge: &'a mut dyn FnMut(Edge),
+    from_ns: u64,
+    to_ns: u64,
+    lost: u64,
+}
+
+impl Drive<'_> {
+    /// Each answer is followed by the next request.
+    fn closed(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let now_ns = self.engine.now_ns();
+        for client in 0..self.engine.len() {
+            for _ in 0..plan.depth {
+                self.engine.send(client, now_ns, |out| self.maker.put(out));
+            }
+            self.engine.flush(client);
+        }
+        self.until_over(|drive| {
+            let mut arrivals = std::mem::take(&mut drive.engine.arrivals);
+            for (place, arrival) in arrivals.iter().enumerate() {
+                let client = arrival.client;
+                match arrival.got {
+                    Got::Answer(err) => {
+                        drive.recorder.answer(arrival.sent_ns, arrival.at_ns, err);
+                        let stamp_ns = arrival.at_ns;
+                        drive.engine.send(client, stamp_ns, |out| drive.maker.put(out));
+                    }
+                    Got::Lost => drive.lost += 1,
+                    Got::Session | Got::Pong | Got::Event => {}
+                }
+                if arrivals.get(place + 1).is_none_or(|next| next.client != client) {
+                    drive.engine.flush(client);
+                }
+            }
+            arrivals.clear();
+            drive.engine.arrivals.append(&mut arrivals);
+            Ok(u64::MAX)
+        })
+    }
+
+    /// Requests leave when they are due, whatever the servers do; their latency counts from then.
+    fn open(&mut self, plan: &Plan, rate: f64) -> Result<(), Failure> {
+        let begin_ns = self.engine.now_ns();
+        let gap_ns = 1e9 / rate;
+        let mut number = 0_u64;
+        self.until_over(|drive| {
+            let mut waiting = 0;
+            for arrival in std::mem::take(&mut drive.engine.arrivals) {
+                match arrival.got {
+                    Got::Answer(err) => {
+                        drive.recorder.answer(arrival.sent_ns, arrival.at_ns, err);
+                    }
+                    Got::Lost => drive.lost += 1,
+                    Got::Session | Got::Pong | Got::Event => {}
+                }
+            }
+            let now_ns = drive.engine.now_ns();
+            loop {
+                let due_ns = begin_ns + (number as f64 * gap_ns) as u64;
+                if due_ns > now_ns {
+                    return Ok(due_ns);
+                }
+                let client = (number % drive.engine.len() as u64) as usize;
+                number += 1;
+                waiting += drive.engine.waiting(client);
+                if waiting > OPEN_LOOP_MAX {
+                    return Err(Failure::new(
+                        Exit::Missed,
+                        format!("the servers do not keep up with {rate:.0} operations a second"),
+                    )
+                    .hint(format!("--rate must be lower with {} clients", plan.clients)));
+                }
+                drive.engine.send(client, due_ns, |out| drive.maker.put(out));
+                drive.engine.flush(client);
+            }
+        })
+    }
+
+    /// Calls `turn` until the measurement is over; it says when it wants to be called at the latest.
+    fn until_over(
+        &mut self,
+        mut turn: impl FnMut(&mut Self) -> Result<u64, Failure>,
+    ) -> Result<(), Failure> {
+        let mut has_begun = false;
+        loop {
+            let next_ns = turn(self)?;
+            let now_ns = self.engine.now_ns();
+            if !has_begun && now_ns >= self.from_ns {
+                has_begun = true;
+                (self.at_edge)(Edge::Begin);
+            }
+            if now_ns >= self.to_ns {
+                (self.at_edge)(Edge::End);
+                return Ok(());
+            }
+            let edge_ns = if has_begun { self.to_ns } else { self.from_ns };
+            self.engine.poll(next_ns.min(edge_ns))?;
+            self.somebody_lives()?;
+        }
+    }
+
+    fn somebody_lives(&self) -> Result<(), Failure> {
+        if self.lost < self.engine.len() as u64 {
+            return Ok(());
+        }
+        Err(all_lost(self.engine))
+    }
+}
+
+fn all_lost(engine: &Engine) -> Failure {
+    let reason = engine.last_loss.as_deref().unwrap_or("nobody knows why");
+    Failure::new(
+        Exit::Missed,
+        format!("every connection ended; the last one: {reason}"),
+    )
+    .hint("do the servers run, and do they accept so many clients (maxClientCnxns)?")
+}
+
+/// Opens every session of the plan.
+pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Failure> {
+    for number in 0..plan.clients {
+        let server = plan.servers[number % plan.servers.len()];
+        engine.connect(server, None, plan.session_timeout)?;
+    }
+    let give_up_ns = engine.now_ns() + nanos(OPEN_PATIENCE);
+    let mut open = 0;
+    while open < plan.clients {
+        engine.poll(give_up_ns)?;
+        for arrival in std::mem::take(&mut engine.arrivals) {
+            match arrival.got {
+                Got::Session => open += 1,
+                Got::Lost => return Err(all_lost(engine)),
+                _ => {}
+            }
+        }
+        if engine.now_ns() >= give_up_ns {
+            return Err(Failure::new(
+                Exit::Missed,
+                format!("only {open} of {} sessions were opened", plan.clients),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Sends one request and waits for its answer; that something is there already is no error.
+fn one_by_one(engine: &mut Engine, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), Failure> {
+    let mut put = Some(put);
+    many(engine, 1, |_, out| {
+        if let Some(put) = put.take() {
+            put(out);
+        }
+    })
+}
+
+/// Sends many requests over all connections and waits for all answers.
+fn many(
+    engine: &mut Engine,
+    count: u64,
+    mut put: impl FnMut(u64, &mut Vec<u8>),
+) -> Result<(), Failure> {
+    let give_up_ns = engine.now_ns() + nanos(KEYS_PATIENCE);
+    let (mut asked, mut answered) = (0, 0);
+    let mut refused = None;
+    while answered < count {
+        for client in 0..engine.len() {
+            let before = asked;
+            while asked < count && engine.is_open(client) && engine.waiting(client) < KEYS_WINDOW {
+                engine.send(client, 0, |out| put(asked, out));
+                asked += 1;
+            }
+            if asked > before {
+                engine.flush(client);
+            }
+        }
+        engine.poll(give_up_ns)?;
+        for arrival in std::mem::take(&mut engine.arrivals) {
+            match arrival.got {
+                Got::Answer(err) => {
+                    answered += 1;
+                    if err != 0 && err != NODE_EXISTS {
+                        refused.get_or_insert(err);
+                    }
+                }
+                Got::Lost => return Err(all_lost(engine)),
+                _ => {}
+            }
+        }
+        if engine.now_ns() >= give_up_ns {
+            return Err(Failure::new(
+                Exit::Missed,
+                format!("the servers answered {answered} of {count} requests"),
+            ));
+        }
+    }
+    match refused {
+        None => Ok(()),
+        Some(err) => Err(Failure::new(
+            Exit::Missed,
+            format!("the servers refuse to make or delete the keys: error {err}"),
+        )),
+    }
+}
+
+/// Waits until nothing is on its way any more.
+fn drain(engine: &mut Engine) -> Result<(), Failure> {
+    let give_up_ns = engine.now_ns() + nanos(DRAIN_PATIENCE);
+    while (0..engine.len()).any(|client| engine.is_open(client) && engine.waiting(client) > 0)
+        && engine.now_ns() < give_up_ns
+    {
+        engine.poll(give_up_ns)?;
+        engine.arrivals.clear();
+    }
+    engine.arrivals.clear();
+    Ok(())
+}
+
+/// As nanoseconds.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
