@@ -190,12 +190,7 @@ impl Engine {
 
     /// Puts a request behind what waits to be sent; `put` writes everything after the xid, opcode first.
     /// `stamp_ns` comes back with the answer.
-    pub(super) fn send(
-        &mut self,
-        client: usize,
-        stamp_ns: u64,
-        put: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(super) fn send(&mut self, client: usize, stamp_ns: u64, put: impl FnOnce(&mut Vec<u8>)) {
         let client = &mut self.clients[client];
         let number = client.next_xid;
         client.next_xid = number.checked_add(1).unwrap_or(1);
@@ -323,7 +318,9 @@ impl Engine {
                     self.lose(number, &reason);
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 self.clients[number].rest.extend_from_slice(&buffer[..held]);
             }
             Err(error) => self.lose(number, &error.to_string()),

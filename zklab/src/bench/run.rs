@@ -162,12 +162,17 @@ impl Drive<'_> {
                     Got::Answer(err) => {
                         drive.recorder.answer(arrival.sent_ns, arrival.at_ns, err);
                         let stamp_ns = arrival.at_ns;
-                        drive.engine.send(client, stamp_ns, |out| drive.maker.put(out));
+                        drive
+                            .engine
+                            .send(client, stamp_ns, |out| drive.maker.put(out));
                     }
                     Got::Lost => drive.lost += 1,
                     Got::Session | Got::Pong | Got::Event => {}
                 }
-                if arrivals.get(place + 1).is_none_or(|next| next.client != client) {
+                if arrivals
+                    .get(place + 1)
+                    .is_none_or(|next| next.client != client)
+                {
                     drive.engine.flush(client);
                 }
             }
@@ -207,9 +212,14 @@ impl Drive<'_> {
                         Exit::Missed,
                         format!("the servers do not keep up with {rate:.0} operations a second"),
                     )
-                    .hint(format!("--rate must be lower with {} clients", plan.clients)));
+                    .hint(format!(
+                        "--rate must be lower with {} clients",
+                        plan.clients
+                    )));
                 }
-                drive.engine.send(client, due_ns, |out| drive.maker.put(out));
+                drive
+                    .engine
+                    .send(client, due_ns, |out| drive.maker.put(out));
                 drive.engine.flush(client);
             }
         })

@@ -48,9 +48,7 @@ impl Maker {
     pub(super) fn new(work: Work, root: &str, keys: u64, size: usize, seed: u64) -> Self {
         // Not all the same byte, and not compressible to nothing.
         let mut chance = Prng::new(seed);
-        let data = (0..size)
-            .map(|_| b'a' + (chance.below(26) as u8))
-            .collect();
+        let data = (0..size).map(|_| b'a' + (chance.below(26) as u8)).collect();
         Self {
             work,
             root: root.to_owned(),

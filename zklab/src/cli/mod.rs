@@ -1,5 +1,6 @@
 //! The command line: types only, no behaviour. One file for each group of commands.
 
+pub mod bench;
 pub mod client;
 pub mod lab;
 pub mod network;
@@ -148,6 +149,8 @@ pub enum Command {
     Load(LoadArgs),
     /// Carry out scenarios: faults, load, checks and a verdict
     Run(RunArgs),
+    /// Measure how fast servers are, alone or against others
+    Bench(bench::BenchArgs),
     /// Judge a recorded history: does it keep ZooKeeper's promises?
     Check(CheckArgs),
     /// Make the report of a run that is over: a page, JUnit XML, Markdown, a comparison

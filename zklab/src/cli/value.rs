@@ -25,6 +25,21 @@ pub fn zxid(text: &str) -> Result<HexZxid, String> {
     HexZxid::parse(text).ok_or_else(|| format!("{text:?} is not a zxid such as 0x100000003"))
 }
 
+/// Reads `9:1`.
+///
+/// # Errors
+/// If it is not of this form, or both are 0.
+pub fn ratio(text: &str) -> Result<(u32, u32), String> {
+    let wrong = || format!("{text:?} is not a ratio such as 9:1");
+    let (reads, writes) = text.split_once(':').ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| wrong());
+    let (reads, writes) = (number(reads)?, number(writes)?);
+    match reads.checked_add(writes) {
+        Some(1..) => Ok((reads, writes)),
+        _ => Err(wrong()),
+    }
+}
+
 /// Where the data go, as typed.
 #[must_use]
 pub fn data_dir(text: &str) -> PathBuf {

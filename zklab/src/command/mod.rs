@@ -1,5 +1,6 @@
 //! One file for each group of subcommands; this one parses, dispatches and ends with the right exit code.
 
+mod bench;
 mod check;
 mod cli;
 mod doctor;
@@ -117,6 +118,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Events(args) => events::run(context, &args),
         Command::Load(args) => load::run(context, args),
         Command::Run(args) => run::run(context, &args),
+        Command::Bench(args) => bench::run(context, &args),
         Command::Check(args) => check::run(context, &args),
         Command::Report(args) => report::run(context, &args),
         Command::Cli(args) => cli::run(context, args),

@@ -103,7 +103,7 @@ fn stay(context: &Context) -> Result<Exit, Failure> {
 }
 
 /// Memory where the machine has a file system for it, unless the user wants something else.
-fn data_place(wanted: Option<&str>) -> DataPlace {
+pub(super) fn data_place(wanted: Option<&str>) -> DataPlace {
     match wanted {
         Some("disk") => DataPlace::Disk,
         Some("tmpfs") => DataPlace::Tmpfs,

@@ -17,6 +17,10 @@ pub enum ServerKind {
     Apache(String),
 }
 
+/// Apache's own variable for options of the server's Java machine.
+pub const SERVER_JVMFLAGS: &str = "SERVER_JVMFLAGS";
+/// What they are otherwise: a lab wants servers that start soon and are small.
+const LAB_JVMFLAGS: &str = "-Xmx256m -XX:TieredStopAtLevel=1";
 /// Where Debian's package puts the server.
 const DEBIAN_JAR: &str = "/usr/share/java/zookeeper.jar";
 
@@ -66,14 +70,18 @@ impl ServerKind {
             }
             Self::Apache(class_path) => {
                 let arguments = [
-                    "-Xmx256m",
-                    "-XX:TieredStopAtLevel=1",
                     "-cp",
                     class_path,
                     "-Dzookeeper.admin.enableServer=false",
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain",
                 ];
-                let mut arguments: Vec<OsString> = arguments.map(OsString::from).into();
+                let flags = std::env::var(SERVER_JVMFLAGS);
+                let flags = flags.as_deref().unwrap_or(LAB_JVMFLAGS);
+                let mut arguments: Vec<OsString> = flags
+                    .split_whitespace()
+                    .chain(arguments)
+                    .map(OsString::from)
+                    .collect();
                 arguments.push(config.into());
                 ("java".into(), arguments)
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::kind::ServerKind;
+pub use self::kind::{SERVER_JVMFLAGS, ServerKind};
 use crate::id::NodeId;
 
 /// What a node is in the ensemble.

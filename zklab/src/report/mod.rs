@@ -1,5 +1,6 @@
 //! What people and scripts read: results on stdout, progress on stderr, escape codes only on a terminal.
 
+pub mod bench;
 pub mod cases;
 pub mod election;
 pub mod ensemble;

@@ -12,6 +12,7 @@ use super::protocol::{Frame, News, Request};
 use crate::event::LabEvent;
 use crate::failure::{Context, Exit, Failure};
 use crate::net::NetKind;
+use crate::node::SERVER_JVMFLAGS;
 
 /// The hidden subcommand that is the supervisor.
 pub const SUPERVISE: &str = "__supervise";
@@ -51,12 +52,29 @@ impl Connection {
     /// # Errors
     /// If it cannot be started.
     pub fn launch(net: NetKind) -> Result<Self, Failure> {
+        Self::launch_with(net, &[])
+    }
+
+    /// As [`Self::launch`], for servers whose speed is to be measured: a Java machine gets the memory and the
+    /// compilers it has by default, unless the user's `SERVER_JVMFLAGS` say otherwise.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch_to_measure(net: NetKind) -> Result<Self, Failure> {
+        match std::env::var_os(SERVER_JVMFLAGS) {
+            Some(_) => Self::launch(net),
+            None => Self::launch_with(net, &[(SERVER_JVMFLAGS, "-Xmx1g")]),
+        }
+    }
+
+    fn launch_with(net: NetKind, environment: &[(&str, &str)]) -> Result<Self, Failure> {
         let cannot = || "cannot start the supervisor".to_owned();
         let (ours, theirs) = UnixStream::pair().doing(cannot)?;
         let program = std::env::current_exe().doing(cannot)?;
         Command::new(program)
             .arg(SUPERVISE)
             .arg(net.to_string())
+            .envs(environment.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
