@@ -29,8 +29,8 @@ struct Subject {
     servers: Vec<SocketAddr>,
     /// Their processes, if they are this machine's.
     pids: Vec<u32>,
-    /// The lab to end, if it was made for this.
-    lab: Option<String>,
+    /// The lab that was made for this; it ends when this does, however that comes about.
+    lab: Option<(String, Connection)>,
 }
 
 pub(super) fn run(context: &mut Context, args: &BenchArgs) -> Result<Exit, Failure> {
@@ -38,9 +38,9 @@ pub(super) fn run(context: &mut Context, args: &BenchArgs) -> Result<Exit, Failu
     let mut subjects = Vec::new();
     let measured = subjects_of(context, args, &kinds, &mut subjects)
         .and_then(|()| measure(context, args, &subjects));
-    for lab in subjects.iter().filter_map(|subject| subject.lab.as_ref()) {
+    for (lab, _lease) in subjects.into_iter().filter_map(|subject| subject.lab) {
         // What was measured counts, even if a lab does not end well; `ls` shows it.
-        let _ = end(lab);
+        let _ = end(&lab);
     }
     let report = measured?;
     report.show(&context.out);
@@ -100,8 +100,10 @@ fn bring_up(args: &BenchArgs, kind: &ServerKind, lab: String) -> Result<Subject,
         timeout_ms: UP_PATIENCE_MS,
         one_by_one: false,
         asked_us: now_us(),
+        lease: true,
     });
-    let report: UpReport = Connection::launch_to_measure(NetKind::Loopback)?
+    let mut lease = Connection::launch_to_measure(NetKind::Loopback)?;
+    let report: UpReport = lease
         .call(&request, |_| true)?
         .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))?;
     let status: Status = ask(&lab, &Request::Status)?;
@@ -112,7 +114,7 @@ fn bring_up(args: &BenchArgs, kind: &ServerKind, lab: String) -> Result<Subject,
             .collect::<Result<_, _>>()
             .doing(|| "the lab has an address that is none".to_owned())?,
         pids: status.nodes.iter().filter_map(|node| node.pid).collect(),
-        lab: Some(lab),
+        lab: Some((lab, lease)),
     })
 }
 
@@ -123,8 +125,7 @@ fn ask<T: serde::de::DeserializeOwned>(lab: &str, request: &Request) -> Result<T
 }
 
 fn end(lab: &str) -> Result<(), Failure> {
-    let connection = Connection::open(&Root::open()?, lab)?;
-    let mut connection = connection;
+    let mut connection = Connection::open(&Root::open()?, lab)?;
     let _: Option<DownReport> = connection.call(&Request::Down { keep_data: false }, |_| true)?;
     connection.wait_closed();
     Ok(())
