@@ -139,11 +139,6 @@ impl Engine {
         client.has_session && !client.is_lost
     }
 
-    /// The session timeout a server granted, in ms.
-    pub(super) fn timeout_ms(&self, client: usize) -> u64 {
-        u64::try_from(self.clients[client].timeout_ms).unwrap_or(0)
-    }
-
     /// Connects and asks for a session; [`Got::Session`] comes when it stands. `from` is the address to connect
     /// from: one address has only some 28,000 ports.
     ///
@@ -198,16 +193,6 @@ impl Engine {
         framed(&mut client.out, |out| {
             out.extend_from_slice(&number.to_be_bytes());
             put(out);
-        });
-    }
-
-    /// Puts a heartbeat behind what waits to be sent.
-    pub(super) fn ping(&mut self, client: usize, stamp_ns: u64) {
-        let client = &mut self.clients[client];
-        client.sent.push_back((xid::PING.0, stamp_ns));
-        framed(&mut client.out, |out| {
-            out.extend_from_slice(&xid::PING.0.to_be_bytes());
-            out.extend_from_slice(&OpCode::Ping.code().to_be_bytes());
         });
     }
 
