@@ -18,7 +18,6 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use socket2::{Domain, Socket, Type};
 use zkd::ids::{SessionId, Xid, Zxid};
 use zkd::jute::{Reader, Record, Writer};
-use zkd::record::opcode::OpCode;
 use zkd::record::proto::{ConnectRequest, ConnectResponse, ReplyHeader, xid};
 
 use crate::failure::{Context, Failure};

@@ -7,7 +7,6 @@ use super::Context;
 use super::up::{data_place, millis};
 use crate::bench::{self, Edge, Plan, Usage, Work};
 use crate::cli::bench::{BenchArgs, Mode};
-use crate::clock::now_us;
 use crate::ensemble::status::Status;
 use crate::failure::{Context as _, Exit, Failure};
 use crate::net::NetKind;
@@ -20,8 +19,6 @@ use crate::supervisor::protocol::{DownReport, Request, UpReport, UpRequest};
 
 /// How long an ensemble may take to come up.
 const UP_PATIENCE_MS: u64 = 120_000;
-/// `tickTime` of the ensembles: what Apache's own example has.
-const TICK_MS: u64 = 2000;
 
 /// The servers that are measured.
 struct Subject {
@@ -87,20 +84,10 @@ fn subjects_of(
 
 fn bring_up(args: &BenchArgs, kind: &ServerKind, lab: String) -> Result<Subject, Failure> {
     let request = Request::Up(UpRequest {
-        name: lab.clone(),
-        nodes: args.nodes,
-        observers: 0,
-        server: kind.clone(),
-        version_of: Vec::new(),
-        tick_ms: TICK_MS,
-        net: NetKind::Loopback,
         data: data_place(Some(&args.data)),
-        publish: None,
-        seed: 0,
         timeout_ms: UP_PATIENCE_MS,
-        one_by_one: false,
-        asked_us: now_us(),
         lease: true,
+        ..UpRequest::new(lab.clone(), args.nodes, kind.clone())
     });
     let mut lease = Connection::launch_to_measure(NetKind::Loopback)?;
     let report: UpReport = lease

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clock::now_us;
 use crate::event::{LabEvent, Role};
 use crate::failure::{Exit, Failure};
 use crate::fault::{LinkChange, Style};
@@ -154,6 +155,31 @@ pub struct UpRequest {
     /// Do not read what the servers say to each other.
     #[serde(default)]
     pub no_wire: bool,
+}
+
+impl UpRequest {
+    /// A lab on loopback addresses with its data in memory, asked for now; everything else as the command line has
+    /// it by default.
+    #[must_use]
+    pub fn new(name: String, nodes: u8, server: ServerKind) -> Self {
+        Self {
+            name,
+            nodes,
+            observers: 0,
+            server,
+            version_of: Vec::new(),
+            tick_ms: 2000,
+            net: NetKind::Loopback,
+            data: DataPlace::Tmpfs,
+            publish: None,
+            seed: 0,
+            timeout_ms: 10_000,
+            one_by_one: false,
+            asked_us: now_us(),
+            lease: false,
+            no_wire: false,
+        }
+    }
 }
 
 /// Messages between servers.
