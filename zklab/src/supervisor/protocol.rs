@@ -178,6 +178,7 @@ impl UpRequest {
             asked_us: now_us(),
             lease: false,
             no_wire: false,
+            disk_faults: false,
         }
     }
 }
