@@ -4,6 +4,10 @@
 //! Logs are compared record by record as decoded, never as bytes: a multi that failed carries the bytes of its
 //! operations on the server that ordered it and not on one that got it in a DIFF, and digests are optional. A server
 //! that was brought up by a snapshot begins later, and one that was killed ends earlier; both are allowed.
+//!
+//! A snapshot that a server got from its leader stands above the log that it had before: txns up to the snapshot may
+//! be missing, and what the log holds of an earlier epoch than the snapshot's counts no more. An old leader whose last
+//! proposals nobody else has may so get rid of them without touching its log, as Apache's does.
 
 use std::path::Path;
 
@@ -45,6 +49,8 @@ struct Log {
     next: Option<TxnRecord>,
     /// The last record was read by this.
     previous: Option<Zxid>,
+    /// The snapshots beside it.
+    snapshots: Vec<Zxid>,
 }
 
 impl Log {
@@ -67,6 +73,7 @@ impl Log {
             reader,
             next: None,
             previous: None,
+            snapshots: snapshots(dir),
         };
         log.advance()?;
         Ok(log)
@@ -95,10 +102,38 @@ impl Log {
         Ok(())
     }
 
-    /// It has begun, and has more to come: what it lacks between is a hole.
-    fn is_inside(&self) -> bool {
-        self.previous.is_some() && self.next.is_some()
+    /// It has begun, and has more to come: what it lacks between is a hole, unless a snapshot holds it.
+    fn has_hole(&self, zxid: Zxid) -> bool {
+        let is_inside = self.previous.is_some() && self.next.is_some();
+        is_inside && self.snapshots.iter().all(|snapshot| *snapshot < zxid)
     }
+
+    /// A snapshot of a later epoch stands above this txn.
+    fn is_superseded(&self, zxid: Zxid) -> bool {
+        let later = |snapshot: &Zxid| snapshot.epoch() > zxid.epoch();
+        self.snapshots.iter().any(later)
+    }
+}
+
+/// The zxids of the snapshots in a data directory.
+fn snapshots(dir: &Path) -> Vec<Zxid> {
+    let Ok(entries) = std::fs::read_dir(dir.join("version-2")) else {
+        return Vec::new();
+    };
+    let zxid = |name: String| {
+        // The name may go on with the way in which it is compressed.
+        let digits = name
+            .strip_prefix("snapshot.")?
+            .split('.')
+            .next()?
+            .to_owned();
+        let bits = u64::from_str_radix(&digits, 16).ok()?;
+        Some(Zxid(bits.cast_signed()))
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names
+        .filter_map(|name| zxid(name.to_string_lossy().into_owned()))
+        .collect()
 }
 
 /// Compares the logs in these data directories.
@@ -125,7 +160,12 @@ pub fn compare(dirs: &[impl AsRef<Path>]) -> Result<LogsVerdict, Failure> {
             })
             .collect();
         if violation.is_none() {
-            violation = differ(&logs, &here, zxid, &mut compared).map(|what| (zxid, what));
+            let counts: Vec<usize> = here
+                .iter()
+                .copied()
+                .filter(|index| !logs[*index].is_superseded(zxid))
+                .collect();
+            violation = differ(&logs, &counts, zxid, &mut compared).map(|what| (zxid, what));
         }
         for index in here {
             let log = &mut logs[index];
@@ -162,10 +202,13 @@ fn differ(logs: &[Log], here: &[usize], zxid: Zxid, compared: &mut u64) -> Optio
             ));
         }
     }
-    let hole = logs
-        .iter()
-        .enumerate()
-        .find(|(index, log)| !here.contains(index) && log.is_inside())?;
+    let hole = logs.iter().enumerate().find(|(index, log)| {
+        let has_it = log
+            .next
+            .as_ref()
+            .is_some_and(|next| next.header.zxid == zxid);
+        !here.contains(index) && !has_it && log.has_hole(zxid)
+    })?;
     let (with, without) = (&logs[*first].span.dir, &hole.1.span.dir);
     Some(format!(
         "{with} has {zxid} and {without} goes on behind it without having it"
@@ -289,6 +332,32 @@ mod tests {
         assert_eq!(differs.violation.unwrap().0, Zxid(3));
         let hole = judge(&[&all, &[set(1, 1), error(3)]]);
         assert_eq!(hole.violation.unwrap().0, Zxid(2));
+    }
+
+    #[test]
+    fn a_snapshot_of_the_leader_stands_above_what_the_log_had_before() {
+        let epoch = |epoch: i64, counter: i64| epoch << 32 | counter;
+        let all = [
+            set(epoch(1, 1), 1),
+            set(epoch(2, 1), 2),
+            set(epoch(2, 2), 3),
+            set(epoch(2, 3), 4),
+        ];
+        // The old leader has a proposal that nobody else has, and lacks what came while it was cut off.
+        let old = [
+            set(epoch(1, 1), 1),
+            set(epoch(1, 2), 9),
+            set(epoch(2, 3), 4),
+        ];
+        let (one, two) = (log(&all), log(&old));
+        let judge = || compare(&[one.path(), two.path()]).unwrap().violation;
+        assert_eq!(judge().map(|(zxid, _)| zxid), Some(Zxid(epoch(1, 2))));
+        let snapshot = two.path().join("version-2/snapshot.200000002");
+        std::fs::write(&snapshot, "").unwrap();
+        assert_eq!(judge(), None);
+        // One that is too old for the hole does not help.
+        std::fs::rename(&snapshot, two.path().join("version-2/snapshot.200000001")).unwrap();
+        assert_eq!(judge().map(|(zxid, _)| zxid), Some(Zxid(epoch(2, 2))));
     }
 
     #[test]

@@ -302,7 +302,7 @@ duration = "3s"
 lab = { nodes = [3, 5, 7], observers = [0, 2] }
 load = { clients = [2, 16], rate = [200, 4000] }
 fault = [
-  { kind = "partition", do = ["halves", "isolate leader", "one-way"], style = ["drop", "jam"], weight = 4, hold = "50ms..800ms" },
+  { kind = "partition", do = ["halves", "isolate leader", "isolate", "one-way"], style = ["drop", "jam"], weight = 4, hold = "50ms..800ms" },
   { kind = "process", do = ["kill", "pause"], weight = 3, max_down = "minority" },
   { kind = "link", delay = "0..40ms", loss = "0..5%", weight = 2 },
 ]

@@ -78,7 +78,10 @@ fn compose(model: &FaultModel, text: &str, target: &str) -> String {
             };
             format!("one-way {link}")
         }
-        ("partition", _) if text == "isolate" => format!("isolate {target}"),
+        ("partition", _) if text == "isolate" => {
+            let node = target.split('>').next().unwrap_or(target);
+            format!("isolate {node}")
+        }
         _ => text.to_owned(),
     }
 }
