@@ -1,6 +1,7 @@
 //! The command line: types only, no behaviour. One file for each group of commands.
 
 pub mod bench;
+pub mod chaos;
 pub mod client;
 pub mod lab;
 pub mod network;
@@ -14,6 +15,7 @@ pub mod wire;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use self::chaos::{ChaosArgs, ReplayArgs, ScenarioCommand, ShrinkArgs};
 pub use self::client::{CliArgs, ClientCli, ClientCommand};
 pub use self::lab::{DownArgs, NetArg, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
@@ -151,6 +153,18 @@ pub enum Command {
     Run(RunArgs),
     /// Measure how fast servers are, alone or against others
     Bench(bench::BenchArgs),
+    /// Random faults for a while, round after round
+    Chaos(ChaosArgs),
+    /// Do again what a run did
+    Replay(ReplayArgs),
+    /// Make a failing run small: fewest faults, then nodes, then load
+    Shrink(ShrinkArgs),
+    /// Write, check and list scenarios
+    Scenario {
+        /// What to do.
+        #[command(subcommand)]
+        command: ScenarioCommand,
+    },
     /// Judge a recorded history: does it keep ZooKeeper's promises?
     Check(CheckArgs),
     /// Make the report of a run that is over: a page, JUnit XML, Markdown, a comparison

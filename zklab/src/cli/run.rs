@@ -74,7 +74,7 @@ pub enum FirstSeed {
     Given(HexSeed),
 }
 
-fn first_seed(text: &str) -> Result<FirstSeed, String> {
+pub(super) fn first_seed(text: &str) -> Result<FirstSeed, String> {
     if text == "random" {
         return Ok(FirstSeed::Random);
     }

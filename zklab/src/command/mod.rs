@@ -1,5 +1,6 @@
 //! One file for each group of subcommands; this one parses, dispatches and ends with the right exit code.
 
+mod again;
 mod bench;
 mod check;
 mod cli;
@@ -14,6 +15,7 @@ mod network;
 mod nodes;
 mod report;
 mod run;
+mod scenario;
 mod up;
 mod wire;
 
@@ -119,6 +121,10 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Load(args) => load::run(context, args),
         Command::Run(args) => run::run(context, &args),
         Command::Bench(args) => bench::run(context, &args),
+        Command::Chaos(args) => again::chaos(context, &args),
+        Command::Replay(args) => again::replay(context, &args),
+        Command::Shrink(args) => again::shrink(context, &args),
+        Command::Scenario { command } => scenario::run(context, command),
         Command::Check(args) => check::run(context, &args),
         Command::Report(args) => report::run(context, &args),
         Command::Cli(args) => cli::run(context, args),

@@ -16,6 +16,7 @@ use crate::failure::{Context as _, Exit, Failure};
 use crate::net::NetKind;
 use crate::report::cases as report;
 use crate::report::progress::Progress;
+use crate::report::run as page;
 use crate::scenario::record::Summary;
 use crate::scenario::{
     Case, Folder, HostMeter, Plan, RunRecord, Scenario, Servers, Verdict, stamp,
@@ -29,6 +30,8 @@ pub(super) struct How {
     pub(super) keep: Keep,
     pub(super) fail_fast: bool,
     pub(super) inconclusive_as: Option<InconclusiveAs>,
+    /// A page of every case goes here.
+    pub(super) html: Option<PathBuf>,
 }
 
 pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
@@ -77,13 +80,34 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     let home = place(&mut cases, &args.runs, servers.len() > 1)?;
     let how = How {
         jobs: args.jobs,
-        keep: args
-            .keep
-            .unwrap_or(if is_single { Keep::All } else { Keep::OnFail }),
+        keep: args.keep.unwrap_or(if is_single || servers.len() > 1 {
+            Keep::All
+        } else {
+            Keep::OnFail
+        }),
         fail_fast: args.fail_fast,
         inconclusive_as: args.inconclusive_as,
+        html: args.html.clone(),
     };
-    let summary = carry_out(context, &cases, &how)?;
+    if let Some(dir) = &how.html {
+        std::fs::create_dir_all(dir).doing(|| format!("cannot make {}", dir.display()))?;
+    }
+    let mut juniting = Vec::new();
+    let summary = carry_out_and(context, &cases, &how, |case| {
+        if args.junit.is_some()
+            && let Ok(run) = page::read_run(&case.folder)
+        {
+            let report = case.folder.join("report.html");
+            let report = report.is_file().then(|| report.display().to_string());
+            juniting.push(page::Case { run, report });
+        }
+    })?;
+    if let Some(name) = &args.junit {
+        page::write(name, &page::junit(&juniting))?;
+    }
+    if servers.len() > 1 {
+        side_by_side(context, &cases, &home)?;
+    }
     if !is_single {
         Folder::create(&home)?.json("summary.json", &summary)?;
     }
@@ -160,7 +184,11 @@ pub(super) fn network(wanted: NetArg, plan: &Plan) -> Result<NetKind, Failure> {
 }
 
 /// Gives every case a folder; the folder of all of them.
-fn place(cases: &mut [Case], runs: &Path, with_server: bool) -> Result<PathBuf, Failure> {
+pub(super) fn place(
+    cases: &mut [Case],
+    runs: &Path,
+    with_server: bool,
+) -> Result<PathBuf, Failure> {
     let time = stamp().replace(':', "-").trim_end_matches('Z').to_owned();
     let is_single = cases.len() == 1;
     let name = match cases {
@@ -202,8 +230,57 @@ fn link_last(runs: &Path, home: &Path) {
     }
 }
 
+/// What the same plan came to on several servers.
+fn side_by_side(context: &Context, cases: &[Case], home: &Path) -> Result<(), Failure> {
+    let mut told: Vec<&Plan> = Vec::new();
+    for case in cases {
+        if told.contains(&&case.plan) {
+            continue;
+        }
+        told.push(&case.plan);
+        let alike = cases.iter().filter(|other| other.plan == case.plan);
+        let folders: Vec<page::Folder> = alike
+            .filter_map(|case| page::Folder::read(&case.folder).ok())
+            .collect();
+        if folders.len() < 2 {
+            continue;
+        }
+        let name = format!("{}-{}.html", case.plan.stem, case.plan.seed);
+        page::write(&home.join(&name), &page::compare(&folders))?;
+        context.out.line(page::compared(&folders).trim_end());
+        context
+            .out
+            .line(&format!("  side by side: {}", home.join(name).display()));
+    }
+    Ok(())
+}
+
+/// Writes the page of a case that failed, or of every case where that is wanted.
+fn write_page(record: &RunRecord, folder: &Path, how: &How) {
+    if record.verdict == Verdict::Pass && how.html.is_none() && how.keep != Keep::All {
+        return;
+    }
+    // A page that cannot be written must not take the verdict with it.
+    let Ok(name) = page::write_html(folder) else {
+        return;
+    };
+    if let (Some(dir), Some(case)) = (&how.html, folder.file_name()) {
+        let _ = std::fs::copy(name, dir.join(format!("{}.html", case.to_string_lossy())));
+    }
+}
+
 /// Runs cases, so many at a time, and tells each as it ends.
 pub(super) fn carry_out(context: &Context, cases: &[Case], how: &How) -> Result<Summary, Failure> {
+    carry_out_and(context, cases, how, |_| ())
+}
+
+/// The same, and lets `look` see every folder before it goes.
+fn carry_out_and(
+    context: &Context,
+    cases: &[Case],
+    how: &How,
+    mut look: impl FnMut(&Case),
+) -> Result<Summary, Failure> {
     let out = &context.out;
     let begun = now_us();
     // It measures from here on.
@@ -241,7 +318,9 @@ pub(super) fn carry_out(context: &Context, cases: &[Case], how: &How) -> Result<
                 "{} passed, {} failed, {} skipped",
                 summary.passed, summary.failed, summary.skipped
             ));
+            write_page(&record, &case.folder, how);
             progress.line_with(|| report::case(out, &record));
+            look(case);
             keep(case, &record, how);
             if failed && how.fail_fast {
                 enough.store(true, Ordering::Relaxed);

@@ -161,13 +161,15 @@ pub enum Demand {
     DigestEqual(u64),
 }
 
-const KEYS: [&str; 13] = [
+/// Keys of a scenario.
+pub(super) const KEYS: [&str; 13] = [
     "name", "about", "seeds", "duration", "pace", "lab", "load", "step", "fault", "final",
     "expect", "check", "v",
 ];
 const LAB_KEYS: [&str; 5] = ["nodes", "observers", "tick", "net", "data"];
 const LOAD_KEYS: [&str; 4] = ["clients", "rate", "mix", "session_timeout"];
-const STEP_KEYS: [&str; 14] = [
+/// Keys of a step.
+pub(super) const STEP_KEYS: [&str; 14] = [
     "id",
     "do",
     "as",

@@ -12,7 +12,8 @@ use super::finale::Trees;
 use super::host::HostReading;
 use super::record::{Check, Verdict};
 use crate::clock::{ms, now_us};
-use crate::event::{LabEvent, LabEventKind};
+use crate::event::{FaultKind, LabEvent, LabEventKind};
+use crate::id::NodeId;
 use crate::observe::check;
 use crate::observe::history::History;
 use crate::observe::logs::LogsVerdict;
@@ -200,14 +201,24 @@ fn machine(grounds: &Grounds<'_>) -> Option<String> {
         .map(|percent| format!("tasks waited for a processor {percent} % of the time"))
 }
 
-/// A server that ended on its own.
+/// A server that ended on its own. One whose disk was made to fail has to end.
 fn died(events: &[LabEvent]) -> Option<String> {
+    let may_end = |node: Option<NodeId>| {
+        events.iter().any(|event| match &event.kind {
+            LabEventKind::FaultOn(note) => {
+                note.what == FaultKind::Disk
+                    && note.fault.contains("fail")
+                    && node.is_some_and(|node| note.nodes.contains(&node))
+            }
+            _ => false,
+        })
+    };
     events.iter().find_map(|event| match &event.kind {
         LabEventKind::NodeExited {
             code,
             signal,
             expected: false,
-        } => {
+        } if signal.is_some() || !may_end(event.node) => {
             let node = event.node.map(|node| node.to_string()).unwrap_or_default();
             let how = match (code, signal) {
                 (Some(code), _) => format!("exit code {code}"),

@@ -11,6 +11,7 @@
 
 pub mod amount;
 mod case;
+pub mod chaos;
 pub mod condition;
 pub mod expect;
 pub mod file;
@@ -22,6 +23,8 @@ mod lab;
 pub mod plan;
 pub mod record;
 mod render;
+pub mod schema;
+pub mod shrink;
 mod stage;
 mod swarm;
 mod text;

@@ -25,6 +25,16 @@ const TRY: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(10);
 /// A step that waits for something longer than this after everything else is over is given up.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Words behind the nodes of a step that say how.
+const HOW: [&str; 7] = [
+    "as",
+    "rolling",
+    "hard",
+    "lose-unsynced",
+    "torn",
+    "slow-fsync",
+    "fail-fsync",
+];
 /// Between two looks at the nodes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -328,9 +338,7 @@ impl Told {
         if self.nodes.is_empty() {
             return in_brackets(&self.text, verb).unwrap_or_else(|| step.text());
         }
-        let how: Vec<&str> = words
-            .skip_while(|word| !matches!(*word, "as" | "rolling" | "hard"))
-            .collect();
+        let how: Vec<&str> = words.skip_while(|word| !HOW.contains(word)).collect();
         let mut plain = step.clone();
         plain.do_ = format!("{verb} {}", self.nodes.join(" "));
         for word in how {

@@ -117,7 +117,8 @@ const LINK_KEYS: [&str; 9] = [
 /// # Errors
 /// If a word is unknown, or does not go with the others.
 pub fn parse(text: &str, options: &Options, nodes: u8) -> Result<Deed, Wrong> {
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    let options = &said_behind(&mut words, options)?;
     let Some((verb, rest)) = words.split_first() else {
         return Err(Wrong::new("a step has nothing to do"));
     };
@@ -134,6 +135,23 @@ pub fn parse(text: &str, options: &Options, nodes: u8) -> Result<Deed, Wrong> {
     };
     fitting(text, options, &deed.request)?;
     Ok(deed)
+}
+
+/// Takes `for 1s`, `style jam`, `as host` and `restart-after 1s` off the end of the words.
+fn said_behind(words: &mut Vec<&str>, options: &Options) -> Result<Options, Wrong> {
+    let mut all = options.clone();
+    while let [.., key, value] = words[..] {
+        let time = || Unit::Time.parse(value).map(Some).map_err(Wrong::new);
+        match key {
+            "for" => all.for_us = time()?,
+            "restart-after" => all.restart_after_us = time()?,
+            "style" => all.style = Some(value.to_owned()),
+            "as" => all.as_ = Some(value.to_owned()),
+            _ => break,
+        }
+        words.truncate(words.len() - 2);
+    }
+    Ok(all)
 }
 
 /// Refuses options that this request knows nothing of.
@@ -483,6 +501,8 @@ mod tests {
         assert!(json("link n1:n2 delay 20ms loss 1%").contains("\"delay_us\":20000"));
         assert!(json("heal core n1,n2").contains("\"core\":[\"n1\",\"n2\"]"));
         assert!(json("link reset").contains("\"all\""));
+        assert!(json("pause leader for 2s").contains("\"for_ms\":2000"));
+        assert!(json("isolate n1 style jam for 1s").contains("\"style\":\"jam\""));
     }
 
     #[test]
