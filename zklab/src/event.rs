@@ -444,6 +444,14 @@ pub enum LabEventKind {
     /// A fault was taken out.
     #[serde(rename = "fault.off")]
     FaultOff(FaultNote),
+    /// A fault that comes and goes did so.
+    #[serde(rename = "fault.flip")]
+    FaultFlipped {
+        /// Which.
+        id: String,
+        /// Is it in force from now on?
+        on: bool,
+    },
     /// The machine held everything up for a while.
     #[serde(rename = "host.stall")]
     HostStall {

@@ -19,7 +19,9 @@ pub use self::chaos::{ChaosArgs, ReplayArgs, ScenarioCommand, ShrinkArgs};
 pub use self::client::{CliArgs, ClientCli, ClientCommand};
 pub use self::lab::{DownArgs, NetArg, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
-pub use self::nodes::{DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs};
+pub use self::nodes::{
+    DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
+};
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::report::ReportArgs;
 pub use self::run::RunArgs;
@@ -117,7 +119,7 @@ pub enum Command {
     /// Start nodes that are down
     Start(NodesArgs),
     /// End nodes gently (SIGTERM)
-    Stop(NodesArgs),
+    Stop(StopArgs),
     /// End nodes and start them again
     Restart(RestartArgs),
     /// Stop nodes in their tracks (SIGSTOP)
@@ -143,7 +145,7 @@ pub enum Command {
     Drop(MessageArgs),
     /// Keep a message between servers, and what follows it, from its receiver until it is healed
     Hold(MessageArgs),
-    /// Take faults of the network out
+    /// Take faults out
     Heal(HealArgs),
     /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2
     Exec(ExecArgs),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::value::duration;
-use crate::fault::Style;
 use crate::fault::change;
+use crate::fault::{Clients, Style};
 use crate::supervisor::network;
 
 /// `link`.
@@ -66,6 +66,9 @@ pub struct LinkSetArgs {
     /// Undo it after this time
     #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
     pub for_: Option<Duration>,
+    /// Return when it is undone and every voter serves
+    #[arg(long, requires = "for_")]
+    pub wait: bool,
 }
 
 /// `partition`.
@@ -78,14 +81,23 @@ pub struct LinkSetArgs {
     leader          the leader is cut off from the others\n  \
     bridge          two halves and one node that sees both\n  \
     ring            every node sees a majority, and no two the same\n  \
-    one-way A>B     nothing passes from A to B")]
+    one-way A>B     nothing passes from A to B\n  \
+    flap NODE|A:B   cut off again and again, at times drawn by chance")]
 pub struct PartitionArgs {
     /// The kind and its nodes (roles too)
     #[arg(required = true, value_name = "KIND")]
     pub kind: Vec<String>,
-    /// What happens on the links: drop, jam (hold until healed), slow (half a second later)
+    /// What happens on the links: drop, jam (hold until healed), slow (half a second later), reset (TCP
+    /// connections are broken off, then drop)
     #[arg(long, default_value = "drop", value_parser = network::style, value_name = "STYLE")]
     pub style: Style,
+    /// include: clients of the nodes that are cut off lose them too; exclude: only what the servers say to
+    /// each other is hit (default: everything between the nodes)
+    #[arg(long, value_parser = clients, value_name = "include|exclude")]
+    pub clients: Option<Clients>,
+    /// flap: from one cut to the next, on average (default: 1s)
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub period: Option<Duration>,
     /// Heal it after this time
     #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
     pub for_: Option<Duration>,
@@ -97,15 +109,24 @@ pub struct PartitionArgs {
 /// `heal`.
 #[derive(Debug, Args)]
 pub struct HealArgs {
-    /// One partition, f1 (default: everything)
+    /// One fault by its id (f1), or all, net, proc (default: all)
     #[arg(value_name = "FAULT", conflicts_with = "core")]
     pub what: Option<String>,
-    /// Only the links between these nodes
+    /// Only these nodes and the links between them
     #[arg(long, value_delimiter = ',', value_name = "NODES")]
     pub core: Vec<String>,
     /// Return when every voter serves
     #[arg(long)]
     pub wait: bool,
+}
+
+/// Reads `include` or `exclude`.
+fn clients(word: &str) -> Result<Clients, String> {
+    match word {
+        "include" => Ok(Clients::Include),
+        "exclude" => Ok(Clients::Exclude),
+        _ => Err(format!("{word:?} is neither include nor exclude")),
+    }
 }
 
 /// `exec`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::value::duration;
+use crate::supervisor::protocol::Death;
 
 /// `kill-leader`.
 #[derive(Debug, Args)]
@@ -22,6 +23,9 @@ pub struct KillLeaderArgs {
     /// Start the dead node again after this time
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub restart_after: Option<Duration>,
+    /// As a process, or as a host: its links are cut first, so that nobody is told
+    #[arg(long = "as", default_value = "process", value_parser = death, value_name = "WHAT")]
+    pub as_: Death,
     /// Exit with 3 if writes pause for longer
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub budget: Option<Duration>,
@@ -47,8 +51,11 @@ pub struct KillArgs {
     /// The signal
     #[arg(long, default_value = "KILL", value_name = "NAME")]
     pub signal: String,
+    /// As a process, or as a host: its links are cut first, so that nobody is told
+    #[arg(long = "as", default_value = "process", value_parser = death, value_name = "WHAT")]
+    pub as_: Death,
     /// Start them again after this time
-    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    #[arg(long, visible_alias = "for", value_parser = duration, value_name = "DURATION")]
     pub restart_after: Option<Duration>,
     /// Cut the power: what was never synced is gone (labs made with `up --disk-faults`)
     #[arg(long)]
@@ -56,6 +63,9 @@ pub struct KillArgs {
     /// Of that, let the txn logs keep a part that ends anywhere
     #[arg(long, requires = "lose_unsynced")]
     pub torn: bool,
+    /// Return when they are started again and serve
+    #[arg(long, requires = "restart_after")]
+    pub wait: bool,
 }
 
 /// `disk`.
@@ -77,6 +87,20 @@ pub struct DiskArgs {
     /// Undo it after this time
     #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
     pub for_: Option<Duration>,
+}
+
+/// `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Start them again after this time
+    #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
+    pub for_: Option<Duration>,
+    /// Return when they are started again and serve
+    #[arg(long, requires = "for_")]
+    pub wait: bool,
 }
 
 /// `restart`.
@@ -108,4 +132,13 @@ pub struct PauseArgs {
     /// Return when they have gone on and serve
     #[arg(long, requires = "for_")]
     pub wait: bool,
+}
+
+/// Reads `process` or `host`.
+fn death(word: &str) -> Result<Death, String> {
+    match word {
+        "process" => Ok(Death::Process),
+        "host" => Ok(Death::Host),
+        _ => Err(format!("{word:?} is neither process nor host")),
+    }
 }

@@ -10,7 +10,7 @@ use crate::supervisor::home::Root;
 use crate::supervisor::protocol::{Info, Request};
 
 /// The kinds there are.
-const KINDS: [&str; 28] = [
+const KINDS: [&str; 29] = [
     "node.spawned",
     "node.starting",
     "node.listening",
@@ -37,6 +37,7 @@ const KINDS: [&str; 28] = [
     "client.write_acked",
     "fault.on",
     "fault.off",
+    "fault.flip",
     "host.stall",
     "all",
 ];
@@ -260,6 +261,9 @@ fn text(kind: &LabEventKind) -> String {
         K::EpochBumped { from, to } => format!("{from} → {to}"),
         K::QuorumLost { have, need } | K::QuorumRegained { have, need } => {
             format!("voters that serve: {have}, needed: {need}")
+        }
+        K::FaultFlipped { id, on } => {
+            format!("{id} {}", if *on { "comes" } else { "goes" })
         }
         K::FaultOn(fault) | K::FaultOff(fault) => format!("{} {}", fault.id, fault.fault),
         K::HostStall { ms } => format!("the machine stood still for {ms} ms"),

@@ -17,6 +17,7 @@ pub(super) fn run(context: &Context, args: &KillLeaderArgs) -> Result<Exit, Fail
         times: args.times,
         every_ms: millis(args.every),
         restart_after_ms: args.restart_after.map(millis).or(at_once),
+        death: args.as_,
         budget_ms: args.budget.map(millis),
         timeout_ms: millis(args.timeout),
     });

@@ -112,7 +112,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Kill(args) => nodes::kill(context, args),
         Command::Disk(args) => nodes::disk(context, args),
         Command::Start(args) => nodes::act(context, &Request::Start { nodes: args.nodes }),
-        Command::Stop(args) => nodes::act(context, &Request::Stop { nodes: args.nodes }),
+        Command::Stop(args) => nodes::stop(context, args),
         Command::Resume(args) => nodes::act(context, &Request::Resume { nodes: args.nodes }),
         Command::Pause(args) => nodes::pause(context, args),
         Command::Restart(args) => nodes::restart(context, args),

@@ -51,7 +51,7 @@ fn set(context: &Context, args: LinkSetArgs) -> Result<Exit, Failure> {
         links: args.links,
         change,
         for_ms: args.for_.map(millis),
-        wait: false,
+        wait: args.wait,
     }))?;
     network::fault(&context.out, &report);
     Ok(report.exit)
@@ -61,6 +61,8 @@ pub(super) fn partition(context: &Context, args: PartitionArgs) -> Result<Exit, 
     let request = NetworkRequest::Partition(PartitionRequest {
         words: args.kind,
         style: args.style,
+        clients: args.clients.unwrap_or_default(),
+        period_ms: args.period.map(millis),
         for_ms: args.for_.map(millis),
         wait: args.wait,
     });

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::Context;
 use super::up::millis;
-use crate::cli::{DiskArgs, KillArgs, PauseArgs, RestartArgs};
+use crate::cli::{DiskArgs, KillArgs, PauseArgs, RestartArgs, StopArgs};
 use crate::failure::{Exit, Failure, nearest};
 use crate::node::ServerKind;
 use crate::report::ensemble;
@@ -42,6 +42,17 @@ pub(super) fn kill(context: &Context, args: KillArgs) -> Result<Exit, Failure> {
         restart_after_ms: args.restart_after.map(millis),
         lose_unsynced: args.lose_unsynced,
         torn: args.torn,
+        death: args.as_,
+        wait: args.wait,
+    };
+    act(context, &request)
+}
+
+pub(super) fn stop(context: &Context, args: StopArgs) -> Result<Exit, Failure> {
+    let request = Request::Stop {
+        nodes: args.nodes.nodes,
+        for_ms: args.for_.map(millis),
+        wait: args.wait,
     };
     act(context, &request)
 }

@@ -4,17 +4,19 @@
 //! all of them, so faults can be put in and taken out in any order. Changes of links (delay, loss, …) come
 //! first, in the order in which they were put in; partitions stand on top of them.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 use zkd::prng::Prng;
 
 use super::change::LinkChange;
-use super::partition::{Pair, Style};
+use super::partition::{Clients, Pair, Style};
 use crate::clock::now_us;
-use crate::net::Network;
+use crate::id::NodeId;
 use crate::net::link::LinkFaults;
 use crate::net::matrix::Matrix;
+use crate::net::{Gate, Network};
 
 /// What a fault does to one link.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,18 +24,18 @@ pub enum Effect {
     /// Makes it slow, lossy, …
     Set(LinkChange),
     /// Blocks it, or nearly.
-    Block(Style),
+    Block(Style, Clients),
 }
 
 impl Effect {
     fn is_block(&self) -> bool {
-        matches!(self, Self::Block(_))
+        matches!(self, Self::Block(..))
     }
 
     fn apply(&self, link: &mut LinkFaults) {
         match self {
             Self::Set(change) => change.apply(link),
-            Self::Block(style) => style.apply(link),
+            Self::Block(style, clients) => style.apply(*clients, link),
         }
     }
 }
@@ -45,6 +47,8 @@ pub struct Layer {
     pub id: String,
     /// What it does to which links.
     pub links: Vec<(Pair, Effect)>,
+    /// The nodes whose clients outside find this gate.
+    pub clients: Vec<(NodeId, Gate)>,
     /// It is in force now; one that comes and goes is not all the time.
     pub is_on: bool,
     /// It ends by itself, so it is never taken for replaced by a later one.
@@ -58,6 +62,7 @@ impl Layer {
         Self {
             id,
             links: links.iter().map(|pair| (*pair, effect)).collect(),
+            clients: Vec::new(),
             is_on: true,
             is_passing: false,
         }
@@ -99,6 +104,8 @@ struct State {
     /// How the links are without any fault.
     base: Matrix,
     layers: Vec<Layer>,
+    /// The gates that are not open.
+    shut: BTreeMap<NodeId, Gate>,
     chances: Prng,
 }
 
@@ -116,8 +123,25 @@ impl State {
         matrix
     }
 
-    fn put_in_force(&self, net: &dyn Network) -> oneshot::Receiver<u64> {
+    /// The nodes that clients outside do not reach as ever.
+    fn gates(&self) -> BTreeMap<NodeId, Gate> {
+        let mut gates = BTreeMap::new();
+        for layer in self.layers.iter().filter(|layer| layer.is_on) {
+            for (node, gate) in &layer.clients {
+                let worst = gates.entry(*node).or_insert(*gate);
+                *worst = (*worst).max(*gate);
+            }
+        }
+        gates
+    }
+
+    fn put_in_force(&mut self, net: &dyn Network) -> oneshot::Receiver<u64> {
         let composed = self.compose();
+        let gates = self.gates();
+        let before = std::mem::replace(&mut self.shut, gates.clone());
+        for node in before.keys().chain(gates.keys()) {
+            net.set_gate(*node, gates.get(node).copied().unwrap_or_default());
+        }
         if let Some(emulator) = net.links() {
             return emulator.change(|matrix| *matrix = composed);
         }
@@ -136,6 +160,7 @@ impl Board {
             state: Mutex::new(State {
                 base,
                 layers: Vec::new(),
+                shut: BTreeMap::new(),
                 chances: Prng::new(seed),
             }),
         }
@@ -174,10 +199,16 @@ impl Board {
         self.take_out(net, |layer| is_meant(&layer.id), |_, _| true)
     }
 
-    /// Takes everything out on the links between these nodes, and leaves the rest broken.
-    pub fn heal_core(&self, net: &dyn Network, core: &[usize]) -> Healed {
+    /// Of the faults that `is_meant` names, takes out what is on the links between these nodes, and leaves the
+    /// rest broken.
+    pub fn heal_core(
+        &self,
+        net: &dyn Network,
+        core: &[usize],
+        is_meant: impl Fn(&str) -> bool,
+    ) -> Healed {
         let inside = |(from, to): &Pair| core.contains(from) && core.contains(to);
-        self.take_out(net, |_| true, |pair, _| inside(pair))
+        self.take_out(net, |layer| is_meant(&layer.id), |pair, _| inside(pair))
     }
 
     /// Undoes every change of these links; partitions stay.
@@ -263,8 +294,14 @@ mod tests {
         let net = Loopback::claim(&[]).unwrap();
         let board = Board::new(Matrix::clean(3), 1);
         let one = [(0, 1)];
-        board.put(&net, layer("f1", &one, Effect::Block(Style::Drop)));
-        board.put(&net, layer("f2", &one, Effect::Block(Style::Slow)));
+        board.put(
+            &net,
+            layer("f1", &one, Effect::Block(Style::Drop, Clients::Between)),
+        );
+        board.put(
+            &net,
+            layer("f2", &one, Effect::Block(Style::Slow, Clients::Between)),
+        );
         board.put(&net, layer("l3", &one, delay(7)));
         let both = link(&board, (0, 1));
         assert!(both.cut && both.delay_us > 7);
@@ -309,9 +346,12 @@ mod tests {
         let net = Loopback::claim(&[]).unwrap();
         let board = Board::new(Matrix::clean(3), 1);
         let all: Vec<Pair> = Matrix::clean(3).pairs().collect();
-        board.put(&net, layer("f1", &all, Effect::Block(Style::Drop)));
+        board.put(
+            &net,
+            layer("f1", &all, Effect::Block(Style::Drop, Clients::Between)),
+        );
         board.put(&net, layer("l2", &[(0, 1), (1, 0)], delay(7)));
-        let healed = board.heal_core(&net, &[0, 1]);
+        let healed = board.heal_core(&net, &[0, 1], |_| true);
         assert_eq!(healed.gone, ["l2"]);
         assert_eq!(healed.smaller.len(), 1);
         assert_eq!(healed.smaller[0].1.len(), 4);

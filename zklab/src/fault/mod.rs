@@ -11,4 +11,4 @@ pub mod words;
 
 pub use self::board::Board;
 pub use self::change::LinkChange;
-pub use self::partition::Style;
+pub use self::partition::{Clients, Style};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zkd::prng::Prng;
 
+use crate::net::Gate;
 use crate::net::link::LinkFaults;
 
 /// What "slow" adds to the delay of a link, in microseconds.
@@ -19,15 +20,44 @@ pub enum Style {
     Jam,
     /// Packets come half a second later.
     Slow,
+    /// TCP connections are reset at both ends, then packets are lost.
+    Reset,
+}
+
+/// Whom a partition hits beside the servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clients {
+    /// Everything between the nodes is hit; clients outside reach every node.
+    #[default]
+    Between,
+    /// Also the clients that reach the nodes which are cut off from outside.
+    Include,
+    /// Only what the servers say to each other: their quorum and election ports.
+    Exclude,
 }
 
 impl Style {
-    /// Puts it on a link.
-    pub fn apply(self, link: &mut LinkFaults) {
+    /// Puts it on a link, or on the servers' own traffic over it.
+    pub fn apply(self, clients: Clients, link: &mut LinkFaults) {
+        let only_servers = clients == Clients::Exclude;
         match self {
-            Self::Drop => link.cut = true,
+            Self::Drop | Self::Reset if only_servers => link.cut_servers = true,
+            Self::Jam if only_servers => link.jam_servers = true,
+            Self::Drop | Self::Reset => link.cut = true,
             Self::Jam => link.jam = true,
             Self::Slow => link.delay_us += SLOW_US,
+        }
+        link.reset |= self == Self::Reset;
+    }
+
+    /// What becomes of clients that are cut off too.
+    #[must_use]
+    pub fn gate(self) -> Gate {
+        match self {
+            Self::Drop | Self::Jam => Gate::Shut,
+            Self::Slow => Gate::Open,
+            Self::Reset => Gate::Broken,
         }
     }
 
@@ -38,6 +68,7 @@ impl Style {
             Self::Drop => "cut",
             Self::Jam => "jammed",
             Self::Slow => "slowed",
+            Self::Reset => "reset and cut",
         }
     }
 }
@@ -46,6 +77,13 @@ impl Style {
 pub const KINDS: [&str; 7] = [
     "majority", "minority", "halves", "isolate", "leader", "bridge", "ring",
 ];
+
+/// How long one that comes and goes stays as it is: a chance time around half its period, in milliseconds.
+#[must_use]
+pub fn flap_ms(period_ms: u64, chances: &mut Prng) -> u64 {
+    let half = (period_ms / 2).max(1);
+    half / 2 + chances.below(half + 1)
+}
 
 /// A directed link, from one node's number to another's.
 pub type Pair = (usize, usize);
@@ -156,6 +194,31 @@ mod tests {
         let mut bridge = seen(5, &bridge(5, &mut Prng::new(1)));
         bridge.sort_unstable();
         assert_eq!(bridge, [3, 3, 3, 3, 5]);
+    }
+
+    #[test]
+    fn a_flap_changes_at_chance_times_that_make_up_its_period() {
+        let mut chances = Prng::new(9);
+        let times: Vec<u64> = (0..2000).map(|_| flap_ms(1000, &mut chances)).collect();
+        assert!(times.iter().all(|ms| (250..=750).contains(ms)));
+        let mean = times.iter().sum::<u64>() / 2000;
+        assert!((480..520).contains(&mean), "{mean}");
+        assert!(flap_ms(1, &mut chances) <= 1);
+    }
+
+    #[test]
+    fn clients_can_be_spared() {
+        for (style, clients) in [
+            (Style::Drop, Clients::Exclude),
+            (Style::Jam, Clients::Exclude),
+        ] {
+            let mut link = LinkFaults::default();
+            style.apply(clients, &mut link);
+            assert!(link.is_blocked() && !link.cut && !link.jam, "{link:?}");
+        }
+        let mut link = LinkFaults::default();
+        Style::Reset.apply(Clients::Include, &mut link);
+        assert!(link.cut && link.reset);
     }
 
     #[test]

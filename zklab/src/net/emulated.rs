@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::emulator::Emulator;
 use super::namespace::Keeper;
 use super::publish::Publisher;
-use super::{NetKind, Network};
+use super::{Gate, NetKind, Network};
 use crate::failure::Failure;
 use crate::id::NodeId;
 
@@ -124,6 +124,12 @@ impl Network for Emulated {
 
     fn links(&self) -> Option<&Emulator> {
         Some(&self.emulator)
+    }
+
+    fn set_gate(&self, node: NodeId, gate: Gate) {
+        if let Some(publisher) = &self.publisher {
+            publisher.set_gate(self.index(node), gate);
+        }
     }
 
     fn door(&self, node: NodeId) -> Option<Door> {

@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::checksum::{self, VIRTIO_HEADER};
-use super::link::{Fate, Link};
+use super::flows::{Flows, is_between_servers};
+use super::link::{Fate, Link, LinkFaults};
 use super::matrix::Matrix;
 use super::system;
 use super::wire::{Listening, Pass, Released, Rule, Sighting, Tap};
@@ -326,6 +327,10 @@ struct Forwarder {
     /// Links that opened again and have not delivered since.
     opened: Vec<bool>,
     links: Vec<Link>,
+    /// The connections that each link carries.
+    flows: Vec<Flows>,
+    /// The nodes' addresses.
+    addresses: Vec<Ipv4Addr>,
     jams: Vec<Jam>,
     on_their_way: BinaryHeap<Reverse<OnItsWay>>,
     seq: u64,
@@ -359,6 +364,8 @@ impl Forwarder {
             clean: vec![true; links],
             opened: vec![false; links],
             links: (0..links as u64).map(|n| Link::new(seed, n)).collect(),
+            flows: vec![Flows::default(); links],
+            addresses: addresses.to_vec(),
             jams: (0..links).map(|_| Jam::default()).collect(),
             on_their_way: BinaryHeap::new(),
             seq: 0,
@@ -486,9 +493,23 @@ impl Forwarder {
                     .first_us
                     .store(0, Ordering::Relaxed);
             }
-            if before.jam && !now.jam {
+            if before.jam && !now.jam || before.jam_servers && !now.jam_servers {
                 self.release(number);
             }
+            if now.reset && !before.reset {
+                self.break_off(from, to, !now.cut);
+            }
+        }
+    }
+
+    /// Breaks off the connections of a link, at both ends.
+    fn break_off(&mut self, from: usize, to: usize, only_servers: bool) {
+        let number = self.matrix.number(from, to);
+        let (a, b) = (self.addresses[from], self.addresses[to]);
+        for (forth, back) in self.flows[number].break_off(a, b, only_servers) {
+            // A device that takes nothing now loses it, as it would lose any packet.
+            let _ = write(&self.devices[to], &forth);
+            let _ = write(&self.devices[from], &back);
         }
     }
 
@@ -512,7 +533,7 @@ impl Forwarder {
                 return;
             };
             // What is on its way when a link breaks does not arrive either.
-            if self.is_jammed(due.link) {
+            if self.is_jammed(due.link, &due.frame) {
                 self.hold(due.link, due.to, due.frame);
             } else {
                 self.deliver(due.link, due.to, &due.frame);
@@ -545,7 +566,8 @@ impl Forwarder {
             return self.deliver(number, to, frame);
         }
         let now_ns = self.now_ns();
-        let faults = *self.matrix.link(from, to);
+        let faults = self.matrix.link(from, to);
+        let faults = faults.seen_by(is_between_servers(frame));
         let size = frame.len() - VIRTIO_HEADER;
         match self.links[number].admit(&faults, now_ns, size) {
             Fate::Lost => self.count_lost(number),
@@ -592,15 +614,18 @@ impl Forwarder {
         }));
     }
 
-    fn is_jammed(&self, number: usize) -> bool {
-        let count = self.matrix.node_count();
-        let faults = self.matrix.link(number / count, number % count);
+    fn is_jammed(&self, number: usize, frame: &[u8]) -> bool {
+        let faults = self.faults(number).seen_by(is_between_servers(frame));
         faults.jam && !faults.cut
     }
 
-    fn is_cut(&self, number: usize) -> bool {
+    fn is_cut(&self, number: usize, frame: &[u8]) -> bool {
+        self.faults(number).seen_by(is_between_servers(frame)).cut
+    }
+
+    fn faults(&self, number: usize) -> &LinkFaults {
         let count = self.matrix.node_count();
-        self.matrix.link(number / count, number % count).cut
+        self.matrix.link(number / count, number % count)
     }
 
     fn hold(&mut self, number: usize, to: usize, frame: Vec<u8>) {
@@ -616,7 +641,7 @@ impl Forwarder {
     }
 
     fn deliver(&mut self, number: usize, to: usize, frame: &[u8]) {
-        if !self.clean[number] && self.is_cut(number) {
+        if !self.clean[number] && self.is_cut(number, frame) {
             return self.count_lost(number);
         }
         if let Some(tap) = &mut self.tap {
@@ -636,6 +661,7 @@ impl Forwarder {
         if write(&self.devices[to], frame).is_err() {
             return self.count_lost(number);
         }
+        self.flows[number].note(frame);
         let counter = &self.shared.counters[number];
         counter.sent.fetch_add(1, Ordering::Relaxed);
         if std::mem::take(&mut self.opened[number]) {

@@ -22,6 +22,12 @@ pub struct LinkFaults {
     pub cut: bool,
     /// Every packet is held; they are let go when this ends.
     pub jam: bool,
+    /// What the servers say to each other (their quorum and election ports) is lost; the rest passes.
+    pub cut_servers: bool,
+    /// What the servers say to each other is held; the rest passes.
+    pub jam_servers: bool,
+    /// When the link was cut, the TCP connections that are cut were broken off at both ends.
+    pub reset: bool,
     /// Every packet comes this much later, in microseconds.
     pub delay_us: u64,
     /// The delay varies by up to this much in both directions, in microseconds; packets stay in order.
@@ -47,6 +53,9 @@ impl Default for LinkFaults {
         Self {
             cut: false,
             jam: false,
+            cut_servers: false,
+            jam_servers: false,
+            reset: false,
             delay_us: 0,
             jitter_us: 0,
             loss: 0.0,
@@ -67,10 +76,18 @@ impl LinkFaults {
         *self == Self::default()
     }
 
-    /// Nothing passes now.
+    /// Nothing passes now, or nothing of what the servers say to each other.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.cut || self.jam
+        self.cut || self.jam || self.cut_servers || self.jam_servers
+    }
+
+    /// What is wrong with it for a packet that belongs to the servers' own traffic, or does not.
+    #[must_use]
+    pub(super) fn seen_by(mut self, is_between_servers: bool) -> Self {
+        self.cut |= self.cut_servers && is_between_servers;
+        self.jam |= self.jam_servers && is_between_servers;
+        self
     }
 
     /// It acts on single packets, so the sender may not send several as one.

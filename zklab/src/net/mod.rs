@@ -7,6 +7,7 @@
 mod checksum;
 mod emulated;
 pub mod emulator;
+mod flows;
 pub mod link;
 mod loopback;
 pub mod matrix;
@@ -25,6 +26,7 @@ pub use self::emulated::{Door, Emulated};
 use self::emulator::Emulator;
 pub use self::loopback::Loopback;
 pub use self::namespace::{enter_user_namespace, is_in_own_user_namespace, needs_user_namespace};
+pub use self::publish::Gate;
 use crate::id::NodeId;
 
 /// Where clients connect.
@@ -87,6 +89,9 @@ pub trait Network: Send + Sync {
     fn links(&self) -> Option<&Emulator> {
         None
     }
+
+    /// What becomes of the clients that reach `node` from this machine, where the network carries them.
+    fn set_gate(&self, _node: NodeId, _gate: Gate) {}
 
     /// The way into the namespaces of `node`, if it has some.
     fn door(&self, _node: NodeId) -> Option<Door> {

@@ -1,7 +1,8 @@
 //! The nodes on the machine's own loopback: what connects to 127.0.0.1:2181 is connected to n1's client
 //! port inside its namespace, 2182 to n2's, and so on. An application under test needs no namespace.
 //!
-//! The connection inside begins and ends in the node's own namespace, so faults of links do not touch it.
+//! The connection inside begins and ends in the node's own namespace, so faults of links do not touch it. Every
+//! node has a [`Gate`] instead: while it is shut nothing passes in either direction, not even an end.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdListener};
@@ -9,8 +10,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::CLIENT_PORT;
@@ -22,10 +24,26 @@ const STEP: u16 = 100;
 /// So many nodes at most, and all their ports fit.
 const TRIES: u16 = 500;
 
+/// What is read from one end before it is written to the other.
+const BUFFER: usize = 32 << 10;
+
+/// What becomes of the clients of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gate {
+    /// They reach it.
+    #[default]
+    Open,
+    /// Nothing passes, until it is open again.
+    Shut,
+    /// Their connections are reset; new ones wait until it is open again.
+    Broken,
+}
+
 /// Listens for the nodes of a lab.
 #[derive(Debug)]
 pub(super) struct Publisher {
     base: u16,
+    gates: Vec<watch::Sender<Gate>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -42,15 +60,29 @@ impl Publisher {
     ) -> Result<Self, Failure> {
         let (base, listeners) = claim(wanted, addresses.len())?;
         let mut tasks = Vec::new();
+        let mut gates = Vec::new();
         for (index, (listener, address)) in listeners.into_iter().zip(addresses).enumerate() {
             let cannot = || "cannot listen on a published port".to_owned();
             listener.set_nonblocking(true).doing(cannot)?;
             let listener = TcpListener::from_std(listener).doing(cannot)?;
             let inside = SocketAddr::V4(SocketAddrV4::new(*address, CLIENT_PORT));
             let keeper = Arc::clone(keeper);
-            tasks.push(tokio::spawn(accept(listener, keeper, index, inside)));
+            let gate = watch::Sender::new(Gate::Open);
+            let way = Way {
+                keeper,
+                index,
+                inside,
+                gate: gate.subscribe(),
+            };
+            tasks.push(tokio::spawn(accept(listener, way)));
+            gates.push(gate);
         }
-        Ok(Self { base, tasks })
+        Ok(Self { base, gates, tasks })
+    }
+
+    /// Opens or shuts the gate of node number `index`.
+    pub(super) fn set_gate(&self, index: usize, gate: Gate) {
+        self.gates[index].send_if_modified(|now| std::mem::replace(now, gate) != gate);
     }
 
     /// Where node number `index` is reached.
@@ -96,31 +128,81 @@ fn listen(base: u16, count: usize) -> io::Result<Vec<StdListener>> {
         .collect()
 }
 
-async fn accept(listener: TcpListener, keeper: Arc<Keeper>, index: usize, inside: SocketAddr) {
+/// The way to a node.
+#[derive(Clone)]
+struct Way {
+    keeper: Arc<Keeper>,
+    index: usize,
+    inside: SocketAddr,
+    gate: watch::Receiver<Gate>,
+}
+
+async fn accept(listener: TcpListener, way: Way) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
             // Out of descriptors, most likely: some connection has to end first.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             continue;
         };
-        tokio::spawn(carry(client, Arc::clone(&keeper), index, inside));
+        tokio::spawn(carry(client, way.clone()));
     }
 }
 
 /// Carries one connection until both directions have ended.
-async fn carry(mut client: TcpStream, keeper: Arc<Keeper>, index: usize, inside: SocketAddr) {
-    let connected = match socket_inside(&keeper, index) {
-        Ok(socket) => socket.connect(inside).await,
+async fn carry(mut client: TcpStream, way: Way) {
+    let mut gate = way.gate;
+    until_open(&mut gate).await;
+    let connected = match socket_inside(&way.keeper, way.index) {
+        Ok(socket) => socket.connect(way.inside).await,
         Err(error) => Err(error),
     };
     let Ok(mut server) = connected else {
+        until_open(&mut gate).await;
         return reset(&client);
     };
     // Neither has an option set that could fail on a connected socket.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    if copy_bidirectional(&mut client, &mut server).await.is_err() {
+    let is_good = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let both = async {
+            tokio::try_join!(
+                pump(from_client, to_server, gate.clone()),
+                pump(from_server, to_client, gate.clone())
+            )
+        };
+        let mut gate = gate.clone();
+        tokio::select! {
+            done = both => done.is_ok(),
+            // If the network is gone, so are the connections.
+            _ = gate.wait_for(|gate| *gate == Gate::Broken) => false,
+        }
+    };
+    if !is_good {
         reset(&client);
         reset(&server);
+    }
+}
+
+async fn until_open(gate: &mut watch::Receiver<Gate>) {
+    // It fails when the network is gone, and then nothing passes any more.
+    let _ = gate.wait_for(|gate| *gate == Gate::Open).await;
+}
+
+/// Carries one direction to its end, through the gate.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut gate: watch::Receiver<Gate>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await;
+        until_open(&mut gate).await;
+        match read? {
+            0 => return to.shutdown().await,
+            count => to.write_all(&buffer[..count]).await?,
+        }
     }
 }
 

@@ -114,10 +114,12 @@ pub fn links(out: &Out, report: &LinksReport) {
 
 fn row(link: &LinkReport) -> Vec<String> {
     let faults = &link.faults;
-    let state = match (faults.cut, faults.jam) {
-        (true, _) => "cut",
-        (false, true) => "jam",
-        (false, false) => "up",
+    let state = match () {
+        () if faults.cut => "cut",
+        () if faults.jam => "jam",
+        () if faults.cut_servers => "cut servers",
+        () if faults.jam_servers => "jam servers",
+        () => "up",
     };
     let mut others = Vec::new();
     for (name, chance) in [

@@ -125,12 +125,18 @@ pub async fn scope(lab: &Arc<Lab>, scope: &Scope, wait: bool) -> Result<HealRepo
         .into_iter()
         .filter(|fault| scope.includes(ensemble, fault))
         .collect();
+    // The links of a host that is gone heal when its node is started.
+    let is_of_network = |fault: &Fault, id: &str| fault.id == id && fault.what.is_of_network();
     let healed = match scope {
-        Scope::Core(nodes) => lab.board.heal_core(&*ensemble.net, nodes),
-        _ => {
-            let is_meant = |id: &str| chosen.iter().any(|fault| fault.id == id);
-            lab.board.heal(&*ensemble.net, is_meant)
+        Scope::Core(nodes) => {
+            let standing = ensemble.standing();
+            lab.board.heal_core(&*ensemble.net, nodes, |id| {
+                standing.iter().any(|fault| is_of_network(fault, id))
+            })
         }
+        _ => lab.board.heal(&*ensemble.net, |id| {
+            chosen.iter().any(|fault| is_of_network(fault, id))
+        }),
     };
     let (mut at_us, mut ids, opened) = tell_healed(ensemble, healed).await?;
     for fault in &chosen {
@@ -169,7 +175,7 @@ async fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
     for id in &fault.nodes {
         match fault.what {
             FaultKind::Pause => lifecycle::set_paused(&lab.ensemble, *id, false)?,
-            FaultKind::Kill | FaultKind::Stop | FaultKind::Restart => lab.ensemble.start(*id)?,
+            FaultKind::Kill | FaultKind::Stop | FaultKind::Restart => lab.start(*id)?,
             // Their links are clean already, and there is nothing else to them.
             FaultKind::Partition | FaultKind::Link | FaultKind::Drop | FaultKind::Hold => {}
             FaultKind::Disk => power::clear(&lab.ensemble, *id)?,

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use zkd::ids::Zxid;
 
 use super::protocol::{KillLeaderRequest, KillReport, News};
-use super::{Lab, NewsSink};
+use super::{Lab, NewsSink, lifecycle};
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
-use crate::event::{FaultKind, LabEventKind, Source};
+use crate::event::{LabEventKind, Source};
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
 use crate::observe::clients::Clients;
@@ -35,6 +35,7 @@ pub async fn run(
     news: &NewsSink,
 ) -> Result<KillReport, Failure> {
     let ensemble = &lab.ensemble;
+    lifecycle::check_death(ensemble, Signal::SIGKILL, request.death)?;
     leader_to_kill(ensemble).await?;
     let seq = ensemble.journal.tip();
     let clients = Clients::start(ensemble);
@@ -160,12 +161,7 @@ async fn kill_once(
     let tally = clients.tally();
     let seq = ensemble.journal.tip();
     let at = wall_clock();
-    let killed_us = ensemble.signal(victim, Signal::SIGKILL)?;
-    let fault = ensemble
-        .new_fault(FaultKind::Kill, format!("SIGKILL to {victim}, the leader"))
-        .on_nodes([victim])
-        .brief("killed");
-    ensemble.fault_on(killed_us, fault);
+    let killed_us = lifecycle::end_with(lab, victim, Signal::SIGKILL, request.death).await?;
     let patience = Duration::from_millis(request.timeout_ms);
     let ack = clients
         .first_ack_above(old_epoch, Instant::now() + patience)
@@ -211,7 +207,7 @@ async fn kill_once(
         cmd: "kill-leader".to_owned(),
         victim,
         signal: "KILL".to_owned(),
-        death: "process".to_owned(),
+        death: request.death.to_string(),
         at,
         old_epoch,
         new_epoch,
@@ -231,7 +227,7 @@ async fn kill_once(
     if let Some(after_ms) = request.restart_after_ms {
         let since = Duration::from_micros(now_us() - killed_us);
         tokio::time::sleep(Duration::from_millis(after_ms).saturating_sub(since)).await;
-        restart(ensemble, victim).await?;
+        restart(lab, victim).await?;
     }
     Ok(reelection)
 }
@@ -259,9 +255,10 @@ fn nothing_happened(victim: NodeId, patience: Duration) -> Failure {
     .hint("`zklab status` shows the survivors, `zklab events` what they told")
 }
 
-async fn restart(ensemble: &std::sync::Arc<Ensemble>, node: NodeId) -> Result<(), Failure> {
+async fn restart(lab: &Lab, node: NodeId) -> Result<(), Failure> {
+    let ensemble = &lab.ensemble;
     ensemble.gone(node, RESTART_PATIENCE).await?;
-    ensemble.start(node)?;
+    lab.start(node)?;
     let deadline = Instant::now() + RESTART_PATIENCE;
     let back = ensemble
         .until(deadline, |lab| {

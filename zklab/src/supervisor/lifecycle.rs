@@ -6,9 +6,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-use super::NewsSink;
+use super::network::Span;
 use super::power::PowerCut;
-use super::protocol::{Act, ActReport, News};
+use super::protocol::{Act, ActReport, Death, News};
+use super::{Lab, NewsSink, network};
 use crate::clock::{ms, now_us};
 use crate::ensemble::status::{self, NodeStatus, Status};
 use crate::ensemble::{Ensemble, select};
@@ -25,6 +26,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a server may take to serve.
 const SERVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How nodes die.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way<'a> {
+    /// As processes or as hosts.
+    pub death: Death,
+    /// Their power is cut too.
+    pub power: Option<&'a PowerCut>,
+}
 
 /// How to restart.
 #[derive(Clone, Debug)]
@@ -52,12 +62,16 @@ fn led(now: &Status, id: NodeId) -> bool {
     now.leader == Some(id)
 }
 
-pub(super) fn report(lab: &Ensemble, cmd: &str, nodes: Vec<Act>) -> ActReport {
-    let have = lab
-        .views()
-        .into_iter()
+/// Voters that run.
+fn running(lab: &Ensemble) -> usize {
+    let views = lab.views().into_iter();
+    views
         .filter(|(id, view)| view.process.is_some() && lab.node(*id).votes())
-        .count();
+        .count()
+}
+
+pub(super) fn report(lab: &Ensemble, cmd: &str, nodes: Vec<Act>) -> ActReport {
+    let have = running(lab);
     ActReport {
         v: 1,
         cmd: cmd.to_owned(),
@@ -94,7 +108,8 @@ pub async fn door(lab: &Ensemble, word: &str) -> Result<Door, Failure> {
 ///
 /// # Errors
 /// If a node cannot be started.
-pub async fn start(lab: &Arc<Ensemble>, words: &[String]) -> Result<ActReport, Failure> {
+pub async fn start(whole: &Lab, words: &[String]) -> Result<ActReport, Failure> {
+    let lab = &*whole.ensemble;
     let (nodes, _) = choose(lab, words).await?;
     let begin = now_us();
     let already: Vec<NodeId> = nodes
@@ -103,7 +118,7 @@ pub async fn start(lab: &Arc<Ensemble>, words: &[String]) -> Result<ActReport, F
         .filter(|id| lab.view(*id).process.is_some())
         .collect();
     for id in &nodes {
-        lab.start(*id)?;
+        whole.start(*id)?;
     }
     let fresh: Vec<NodeId> = nodes
         .iter()
@@ -132,11 +147,6 @@ pub async fn start(lab: &Arc<Ensemble>, words: &[String]) -> Result<ActReport, F
 
 /// Waits until these nodes serve, or have ended, or cannot serve for want of a quorum.
 async fn settle(lab: &Ensemble, nodes: &[NodeId]) {
-    let running = |lab: &Ensemble| {
-        let views = lab.views();
-        let alive = views.iter().filter(|(_, view)| view.process.is_some());
-        alive.filter(|(id, _)| lab.node(*id).votes()).count()
-    };
     let patience = if running(lab) >= lab.quorum_size() {
         SERVE_PATIENCE
     } else {
@@ -183,38 +193,77 @@ fn act(lab: &Ensemble, id: NodeId, text: String, ms: Option<f64>, leader: bool) 
     }
 }
 
-/// Ends nodes gently.
+/// Ends nodes gently, and starts them again later if that is asked.
 ///
 /// # Errors
 /// If one does not end.
-pub async fn stop(lab: &Arc<Ensemble>, words: &[String]) -> Result<ActReport, Failure> {
-    let (nodes, now) = choose(lab, words).await?;
-    end(lab, "stop", &nodes, &now, Signal::SIGTERM).await
+pub async fn stop(lab: &Arc<Lab>, words: &[String], span: Span) -> Result<ActReport, Failure> {
+    let (nodes, now) = choose(&lab.ensemble, words).await?;
+    let report = end(lab, "stop", &nodes, &now, Signal::SIGTERM, Death::Process).await?;
+    start_later(lab, nodes, span, report).await
 }
 
 /// Ends nodes with a signal, and starts them again later if that is asked.
 ///
 /// # Errors
-/// If there is no such signal, or a node does not end of it.
+/// If there is no such signal, a node does not end of it, or hosts cannot be lost here.
 pub async fn kill(
-    lab: &Arc<Ensemble>,
+    lab: &Arc<Lab>,
     words: &[String],
     signal: i32,
-    restart_after_ms: Option<u64>,
-    power: Option<&PowerCut>,
+    way: Way<'_>,
+    span: Span,
 ) -> Result<ActReport, Failure> {
     let signal = Signal::try_from(signal)
         .map_err(|_| Failure::usage(format!("there is no signal {signal}")))?;
-    let (nodes, now) = choose(lab, words).await?;
-    if let Some(power) = power {
-        power.check(lab, signal)?;
+    check_death(&lab.ensemble, signal, way.death)?;
+    let (nodes, now) = choose(&lab.ensemble, words).await?;
+    if let Some(power) = way.power {
+        power.check(&lab.ensemble, signal)?;
     }
-    let mut report = end(lab, "kill", &nodes, &now, signal).await?;
-    if let Some(power) = power {
-        power.cut(lab, &mut report).await?;
+    let mut report = end(lab, "kill", &nodes, &now, signal, way.death).await?;
+    if let Some(power) = way.power {
+        power.cut(&lab.ensemble, &mut report).await?;
     }
-    if let Some(after_ms) = restart_after_ms {
-        let lab = Arc::clone(lab);
+    start_later(lab, nodes, span, report).await
+}
+
+/// Can nodes die like this here?
+///
+/// # Errors
+/// If not.
+pub(super) fn check_death(lab: &Ensemble, signal: Signal, death: Death) -> Result<(), Failure> {
+    if death == Death::Process {
+        return Ok(());
+    }
+    if signal != Signal::SIGKILL {
+        return Err(Failure::usage(format!(
+            "a host that is gone sends no {signal} to its processes: --as host goes with KILL only"
+        )));
+    }
+    if lab.net.links().is_none() {
+        return Err(Failure::usage(format!(
+            "lab {} cannot lose a host: its network is {}, and has no links to cut",
+            lab.spec.name,
+            lab.net.kind()
+        ))
+        .hint("`zklab up --net auto` makes a lab that can; `--as process` works in every lab"));
+    }
+    Ok(())
+}
+
+/// Starts nodes again after a time, and waits for that if it is asked.
+async fn start_later(
+    lab: &Arc<Lab>,
+    nodes: Vec<NodeId>,
+    span: Span,
+    mut report: ActReport,
+) -> Result<ActReport, Failure> {
+    let Some(after_ms) = span.for_ms else {
+        return Ok(report);
+    };
+    let starter = {
+        let (lab, nodes) = (Arc::clone(lab), nodes.clone());
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(after_ms)).await;
             for id in nodes {
@@ -222,18 +271,43 @@ pub async fn kill(
                     tracing::error!(%id, %failure, "could not be started again");
                 }
             }
-        });
+        })
+    };
+    if span.wait {
+        // The task cannot panic; if it was cancelled the process is ending.
+        let _ = starter.await;
+        let deadline = Instant::now() + SERVE_PATIENCE;
+        if !lab
+            .ensemble
+            .until(deadline, |lab| are_back(lab, &nodes))
+            .await
+        {
+            report.exit = Exit::Missed;
+        }
+        for act in &mut report.nodes {
+            act.text = format!("{}, started again", act.text);
+            act.pid = lab
+                .ensemble
+                .view(act.id)
+                .process
+                .map(|process| process.pid());
+        }
+        let (have, need) = (running(&lab.ensemble), lab.ensemble.quorum_size());
+        report.have = have;
+        report.quorum = have >= need;
     }
     Ok(report)
 }
 
 async fn end(
-    lab: &Ensemble,
+    whole: &Lab,
     cmd: &str,
     nodes: &[NodeId],
     now: &Status,
     signal: Signal,
+    death: Death,
 ) -> Result<ActReport, Failure> {
+    let lab = &*whole.ensemble;
     let begin = now_us();
     let mut down = Vec::new();
     for id in nodes {
@@ -241,13 +315,7 @@ async fn end(
             down.push(*id);
             continue;
         }
-        let at_us = lab.signal(*id, signal)?;
-        let (what, brief) = match signal {
-            Signal::SIGTERM => (FaultKind::Stop, "stopped"),
-            _ => (FaultKind::Kill, "killed"),
-        };
-        let fault = lab.new_fault(what, format!("{signal} to {id}"));
-        lab.fault_on(at_us, fault.on_nodes([*id]).brief(brief));
+        end_with(whole, *id, signal, death).await?;
         if is_paused(now, *id) && signal != Signal::SIGKILL {
             // A stopped process notices nothing before it goes on.
             lab.signal(*id, Signal::SIGCONT)?;
@@ -266,11 +334,49 @@ async fn end(
         }
         lab.gone(*id, patience).await?;
         let how = lab.view(*id).end.map(|end| end.how.to_string());
-        let text = format!("ended ({})", how.unwrap_or_default());
+        let cut = match death {
+            Death::Process => "",
+            Death::Host => "links cut, ",
+        };
+        let text = format!("{cut}ended ({})", how.unwrap_or_default());
         let took = ms(now_us() - begin);
         acts.push(act(lab, *id, text, Some(took), led(now, *id)));
     }
     Ok(report(lab, cmd, acts))
+}
+
+/// Sends a signal that ends a node, after cutting its links if its host is to be gone; tells the fault, and
+/// when the signal was sent.
+pub(super) async fn end_with(
+    lab: &Lab,
+    id: NodeId,
+    signal: Signal,
+    death: Death,
+) -> Result<u64, Failure> {
+    let ensemble = &lab.ensemble;
+    let (what, text, brief) = match (signal, death) {
+        (_, Death::Host) => (
+            FaultKind::Kill,
+            format!("the host of {id} is gone"),
+            "host gone",
+        ),
+        (Signal::SIGTERM, _) => (FaultKind::Stop, format!("{signal} to {id}"), "stopped"),
+        _ => (FaultKind::Kill, format!("{signal} to {id}"), "killed"),
+    };
+    let mut fault = ensemble.new_fault(what, text).on_nodes([id]).brief(brief);
+    if death == Death::Host {
+        network::cut_host(lab, id, &mut fault).await?;
+    }
+    let at_us = match ensemble.signal(id, signal) {
+        Ok(at_us) => at_us,
+        Err(failure) => {
+            // It went down by itself this moment: then nothing stands that could be healed later.
+            drop(lab.board.heal(&*ensemble.net, |known| known == fault.id));
+            return Err(failure);
+        }
+    };
+    ensemble.fault_on(at_us, fault);
+    Ok(at_us)
 }
 
 fn is_paused(now: &Status, id: NodeId) -> bool {
@@ -379,11 +485,12 @@ pub async fn resume(lab: &Arc<Ensemble>, words: &[String]) -> Result<ActReport, 
 /// # Errors
 /// If one does not end or cannot be started; rolling: if one does not serve again, the rest is left alone.
 pub async fn restart(
-    lab: &Arc<Ensemble>,
+    whole: &Lab,
     words: &[String],
     how: &Restart,
     news: &NewsSink,
 ) -> Result<ActReport, Failure> {
+    let lab = &whole.ensemble;
     let (mut nodes, now) = choose(lab, words).await?;
     if let Some(server) = &how.server {
         for id in &nodes {
@@ -396,7 +503,7 @@ pub async fn restart(
             end_one(lab, *id, how.hard).await?;
         }
         for id in &nodes {
-            lab.start(*id)?;
+            whole.start(*id)?;
         }
         settle(lab, &nodes).await;
         let (acts, good): (Vec<Act>, Vec<bool>) =
@@ -408,16 +515,17 @@ pub async fn restart(
         return Ok(report);
     }
     nodes.sort_by_key(|id| led(&now, *id));
-    roll(lab, &nodes, &now, how, news).await
+    roll(whole, &nodes, &now, how, news).await
 }
 
 async fn roll(
-    lab: &Arc<Ensemble>,
+    whole: &Lab,
     nodes: &[NodeId],
     now: &Status,
     how: &Restart,
     news: &NewsSink,
 ) -> Result<ActReport, Failure> {
+    let lab = &whole.ensemble;
     if !now.quorum {
         return Err(Failure::new(
             Exit::Missed,
@@ -431,7 +539,7 @@ async fn roll(
     for id in nodes {
         let begin = now_us();
         end_one(lab, *id, how.hard).await?;
-        lab.start(*id)?;
+        whole.start(*id)?;
         settle(lab, &[*id]).await;
         let (mut one, good) = started(lab, *id, begin);
         if !good {

@@ -30,14 +30,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use self::home::{Belongings, Home, Root};
+use self::lifecycle::Way;
+use self::network::Span;
 use self::power::PowerCut;
 use self::protocol::{DownReport, Frame, Info, InfoNode, News, Request, UpRequest};
 use self::wire::Wire;
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
-use crate::event::{LabEventKind, Source};
+use crate::event::{FaultKind, LabEventKind, Source};
 use crate::failure::{Context, Exit, Failure};
 use crate::fault::Board;
+use crate::id::NodeId;
 use crate::net::{self, NetKind};
 use crate::observe::stall::StallMeter;
 
@@ -209,8 +212,16 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
         }
         Request::Watch(request) => wire::watch(&lab, request, talk).await,
         Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
-        Request::Start { nodes } => talk.finish(lifecycle::start(ensemble, &nodes).await).await,
-        Request::Stop { nodes } => talk.finish(lifecycle::stop(ensemble, &nodes).await).await,
+        Request::Start { nodes } => talk.finish(lifecycle::start(&lab, &nodes).await).await,
+        Request::Stop {
+            nodes,
+            for_ms,
+            wait,
+        } => {
+            let span = Span { for_ms, wait };
+            talk.finish_unless_gone(lifecycle::stop(&lab, &nodes, span))
+                .await;
+        }
         Request::Restart {
             nodes,
             rolling,
@@ -222,7 +233,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
                 hard,
                 server,
             };
-            let work = lifecycle::restart(ensemble, &nodes, &how, &news);
+            let work = lifecycle::restart(&lab, &nodes, &how, &news);
             talk.finish_unless_gone(work).await;
         }
         Request::Kill {
@@ -231,13 +242,23 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
             restart_after_ms,
             lose_unsynced,
             torn,
+            death,
+            wait,
         } => {
             let power = lose_unsynced.then_some(PowerCut {
                 torn,
                 seed: lab.seed,
             });
-            let work = lifecycle::kill(ensemble, &nodes, signal, restart_after_ms, power.as_ref());
-            talk.finish(work.await).await;
+            let way = Way {
+                death,
+                power: power.as_ref(),
+            };
+            let span = Span {
+                for_ms: restart_after_ms,
+                wait,
+            };
+            let work = lifecycle::kill(&lab, &nodes, signal, way, span);
+            talk.finish_unless_gone(work).await;
         }
         Request::Disk(request) => talk.finish(power::disk(ensemble, &request).await).await,
         Request::Pause {
@@ -300,6 +321,20 @@ impl Lab {
             _held: held,
             end,
         })
+    }
+
+    /// Starts a node's server, unless it runs; if its host was gone, it is back. On the main thread only.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start(&self, id: NodeId) -> Result<(), Failure> {
+        let ended = self.ensemble.standing_on(id, FaultKind::ends_processes);
+        if ended.iter().any(|fault| self.board.has(&fault.id)) {
+            let is_over = |known: &str| ended.iter().any(|fault| fault.id == known);
+            // The server starts slower than links heal, and nobody waits for that.
+            drop(self.board.heal(&*self.ensemble.net, is_over));
+        }
+        self.ensemble.start(id)
     }
 
     fn listen(&self) -> Result<UnixListener, Failure> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use zkd::prng::Prng;
 
 use super::heal::{self, Scope};
 use super::protocol::{FaultReport, LinkReport, LinksReport, NetworkRequest, PartitionRequest};
@@ -11,15 +12,20 @@ use super::{Lab, Talk};
 use crate::clock::now_us;
 use crate::ensemble::Ensemble;
 use crate::ensemble::faults::Fault;
-use crate::event::FaultKind;
+use crate::event::{FaultKind, LabEventKind, Source};
 use crate::failure::{Exit, Failure, nearest};
 use crate::fault::board::{Effect, Healed, Layer};
 use crate::fault::partition::{self, KINDS, Pair, Style};
 use crate::fault::words::{self, Names};
-use crate::fault::{Board, LinkChange};
+use crate::fault::{Board, Clients, LinkChange};
 use crate::id::NodeId;
 use crate::net::emulator::Emulator;
 use crate::net::matrix::Matrix;
+
+/// The kind of partition that comes and goes.
+const FLAP: &str = "flap";
+/// How long it takes from one cut to the next on average, unless another time is asked for.
+const FLAP_PERIOD_MS: u64 = 1000;
 
 /// How long a fault lasts, and whether its end is awaited.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,6 +205,14 @@ pub async fn partition(lab: &Arc<Lab>, request: &PartitionRequest) -> Result<Fau
     let ensemble = &lab.ensemble;
     emulator(ensemble)?;
     let plan = plan(lab, &request.words).await?;
+    check_clients(request, &plan)?;
+    let is_flap = plan.brief == FLAP;
+    if request.period_ms.is_some() && !is_flap {
+        return Err(Failure::usage(format!(
+            "only a flap has a period, not {:?}",
+            request.words.join(" ")
+        )));
+    }
     let nodes: Vec<NodeId> = if plan.group.is_empty() {
         ends(ensemble, &plan.links)
     } else {
@@ -212,7 +226,17 @@ pub async fn partition(lab: &Arc<Lab>, request: &PartitionRequest) -> Result<Fau
         .brief(plan.brief)
         .on_nodes(nodes)
         .on_links(names(ensemble, &plan.links));
-    let layer = Layer::new(fault.id.clone(), &plan.links, Effect::Block(request.style));
+    let effect = Effect::Block(request.style, request.clients);
+    let mut layer = Layer::new(fault.id.clone(), &plan.links, effect);
+    if request.clients == Clients::Include {
+        let nodes = plan.group.iter().map(|n| ensemble.spec.nodes[*n].id);
+        layer.clients = nodes.map(|id| (id, request.style.gate())).collect();
+    }
+    if is_flap {
+        let period_ms = request.period_ms.unwrap_or(FLAP_PERIOD_MS);
+        let chances = lab.board.draw(Prng::fork);
+        tokio::spawn(flap(Arc::clone(lab), fault.id.clone(), period_ms, chances));
+    }
     let span = Span {
         for_ms: request.for_ms,
         wait: request.wait,
@@ -220,6 +244,54 @@ pub async fn partition(lab: &Arc<Lab>, request: &PartitionRequest) -> Result<Fau
     let mut report = put(lab, "partition", fault, layer, span).await?;
     report.done = request.style.done().to_owned();
     Ok(report)
+}
+
+/// Refuses what cannot be done to clients.
+fn check_clients(request: &PartitionRequest, plan: &Plan) -> Result<(), Failure> {
+    let word = match request.clients {
+        Clients::Between => return Ok(()),
+        Clients::Include => "include",
+        Clients::Exclude => "exclude",
+    };
+    if request.style == Style::Slow {
+        return Err(
+            Failure::usage(format!("--clients {word} does not go with --style slow"))
+                .hint("drop, jam and reset know clients from servers"),
+        );
+    }
+    if request.clients == Clients::Include && plan.group.is_empty() {
+        return Err(Failure::usage(format!(
+            "--clients include needs nodes that are cut off, and {:?} has none",
+            request.words.join(" ")
+        ))
+        .hint("majority, minority, halves, isolate NODE…, leader and flap NODE have"));
+    }
+    Ok(())
+}
+
+/// Makes a fault come and go, at times that `chances` choose, until it is healed.
+async fn flap(lab: Arc<Lab>, id: String, period_ms: u64, mut chances: Prng) {
+    let mut is_on = true;
+    loop {
+        sleep(Duration::from_millis(partition::flap_ms(
+            period_ms,
+            &mut chances,
+        )))
+        .await;
+        is_on = !is_on;
+        let net = &*lab.ensemble.net;
+        let Some(in_force) = lab.board.alter(net, &id, |layer| layer.is_on = is_on) else {
+            return;
+        };
+        let Ok(at_us) = in_force.await else {
+            return;
+        };
+        let kind = LabEventKind::FaultFlipped {
+            id: id.clone(),
+            on: is_on,
+        };
+        lab.ensemble.journal.push(at_us, None, Source::Fault, kind);
+    }
 }
 
 /// A partition, before it is put in.
@@ -241,7 +313,7 @@ async fn plan(lab: &Lab, words: &[String]) -> Result<Plan, Failure> {
     let kind = words.first().map_or("", String::as_str);
     let count = ensemble.spec.nodes.len();
     let asked: Vec<String> = match kind {
-        "isolate" | "one-way" => words[1..].to_vec(),
+        "isolate" | "one-way" | FLAP => words[1..].to_vec(),
         "majority" => vec!["minority".to_owned()],
         "minority" | "leader" => vec!["leader".to_owned()],
         _ => Vec::new(),
@@ -270,6 +342,10 @@ async fn plan(lab: &Lab, words: &[String]) -> Result<Plan, Failure> {
         ("one-way", [link]) if link.contains('>') => {
             return Ok(without_sides("one-way", names.links(link)?));
         }
+        (FLAP, [link]) if link.contains(['>', ':']) => {
+            return Ok(without_sides(FLAP, names.links(link)?));
+        }
+        (FLAP, [node]) => (FLAP, names.nodes(node)?),
         // The leader stays with the majority, …
         ("majority", []) => ("cut off", names.nodes("minority")?),
         // … or it is cut off with as many as make no quorum.
@@ -310,13 +386,13 @@ fn with_the_leader(lab: &Ensemble, names: &Names<'_>) -> Result<Vec<usize>, Fail
 
 fn unknown_kind(words: &[String]) -> Failure {
     let kind = words.first().map_or("", String::as_str);
-    let all = KINDS.iter().copied().chain(["one-way"]);
+    let all = KINDS.iter().copied().chain(["one-way", FLAP]);
     let guess = nearest(kind, all)
         .filter(|word| *word != kind)
         .map(|word| format!("; did you mean {word}?"))
         .unwrap_or_default();
     Failure::usage(format!("{:?} is no partition{guess}", words.join(" ")))
-        .hint("majority, minority, halves, isolate NODE…, leader, bridge, ring, or one-way A>B")
+        .hint("majority, minority, halves, isolate NODE…, leader, bridge, ring, one-way A>B, or flap NODE|A:B")
 }
 
 /// The nodes at the ends of these links, in order.
@@ -357,6 +433,25 @@ pub fn board(lab: &Ensemble, seed: u64) -> Board {
     Board::new(Matrix::clean(lab.spec.nodes.len()), !seed)
 }
 
+/// Cuts a node off from all others and from its clients, as if its host were gone.
+///
+/// # Errors
+/// If the network has no links.
+pub(super) async fn cut_host(lab: &Lab, id: NodeId, fault: &mut Fault) -> Result<(), Failure> {
+    let ensemble = &lab.ensemble;
+    let index = ensemble.spec.nodes.iter().position(|node| node.id == id);
+    let index = index.expect("node names are checked where they enter");
+    let all: Vec<usize> = (0..ensemble.spec.nodes.len()).collect();
+    let links = partition::between(&[index], &all);
+    fault.links = names(ensemble, &links);
+    let effect = Effect::Block(Style::Drop, Clients::Include);
+    let mut layer = Layer::new(fault.id.clone(), &links, effect);
+    layer.clients = vec![(id, Style::Drop.gate())];
+    let (_, in_force) = lab.board.put(&*ensemble.net, layer);
+    in_force.await?;
+    Ok(())
+}
+
 /// The style named by a word.
 ///
 /// # Errors
@@ -366,6 +461,7 @@ pub fn style(word: &str) -> Result<Style, String> {
         "drop" => Ok(Style::Drop),
         "jam" => Ok(Style::Jam),
         "slow" => Ok(Style::Slow),
-        _ => Err(format!("{word:?} is none of drop, jam, slow")),
+        "reset" => Ok(Style::Reset),
+        _ => Err(format!("{word:?} is none of drop, jam, slow, reset")),
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::clock::now_us;
 use crate::event::{LabEvent, Role};
 use crate::failure::{Exit, Failure};
-use crate::fault::{LinkChange, Style};
+use crate::fault::{Clients, LinkChange, Style};
 use crate::id::NodeId;
 use crate::net::NetKind;
 use crate::net::emulator::Traffic;
@@ -57,6 +57,12 @@ pub enum Request {
     Stop {
         /// Which, as typed.
         nodes: Vec<String>,
+        /// Start them again after this time.
+        #[serde(default)]
+        for_ms: Option<u64>,
+        /// Answer when they are started again and serve.
+        #[serde(default)]
+        wait: bool,
     },
     /// End nodes and start them again.
     Restart {
@@ -83,6 +89,12 @@ pub enum Request {
         /// Of that, the txn logs keep a part that ends anywhere.
         #[serde(default)]
         torn: bool,
+        /// As a process or as a host.
+        #[serde(default)]
+        death: Death,
+        /// Answer when they are started again and serve.
+        #[serde(default)]
+        wait: bool,
     },
     /// Stop nodes in their tracks.
     Pause {
@@ -112,6 +124,26 @@ pub enum Request {
         /// Leave the data.
         keep_data: bool,
     },
+}
+
+/// How a node dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Death {
+    /// Its process is killed; the kernel tells its peers.
+    #[default]
+    Process,
+    /// Its links are cut first, so its peers hear nothing.
+    Host,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::Host => "host",
+        })
+    }
 }
 
 /// A new lab.
@@ -274,6 +306,12 @@ pub struct PartitionRequest {
     pub words: Vec<String>,
     /// What happens on the links.
     pub style: Style,
+    /// Whom it hits beside the servers.
+    #[serde(default)]
+    pub clients: Clients,
+    /// `flap`: how long it takes on average from one cut to the next.
+    #[serde(default)]
+    pub period_ms: Option<u64>,
     /// Heal it after this time.
     pub for_ms: Option<u64>,
     /// Answer when it is healed and every voter that runs serves.
@@ -305,6 +343,9 @@ pub struct KillLeaderRequest {
     pub every_ms: u64,
     /// Start the dead node again after this time.
     pub restart_after_ms: Option<u64>,
+    /// As a process or as a host.
+    #[serde(default)]
+    pub death: Death,
     /// Miss the budget if writes pause for longer.
     pub budget_ms: Option<u64>,
     /// Give up if there is no write for this long.
