@@ -438,6 +438,14 @@ pub enum LabEventKind {
         /// Its zxid.
         zxid: HexZxid,
     },
+    /// The nodes' namespaces and links were made.
+    #[serde(rename = "net.ready")]
+    NetReady {
+        /// The kind of network.
+        net: String,
+        /// How long it took.
+        took_us: u64,
+    },
     /// A fault was put in.
     #[serde(rename = "fault.on")]
     FaultOn(FaultNote),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::value::{duration, version_of};
 use crate::id::NodeId;
+use crate::net::NetKind;
 use crate::supervisor::protocol::HexSeed;
 
 /// `up`.
@@ -30,16 +31,16 @@ pub struct UpArgs {
     /// tickTime
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
     pub tick: Duration,
-    /// The network: `loopback` (127.0.LAB.NODE), which `auto` takes too, or `tun`: for every node
-    /// one of its own (10.77.0.NODE), with links that can be cut and slowed
-    #[arg(long, default_value = "auto", hide_possible_values = true)]
-    pub net: NetArg,
-    /// With --net tun: reach the nodes at 127.0.0.1 from this port on (default: 2181, or where there is
+    /// The network: `loopback` (127.0.LAB.NODE), or one of its own for every node (10.77.0.NODE), with links
+    /// that can be cut and slowed: `tun`, `packet` (without /dev/net/tun), or `auto`, the best that works
+    #[arg(long, default_value = "loopback", value_name = "NET")]
+    pub net: NetKind,
+    /// With a network for every node: reach the nodes at 127.0.0.1 from this port on (default: 2181, or where there is
     /// room)
     #[arg(long, value_name = "PORT")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub publish: Option<u16>,
-    /// With --net tun: makes the links choose as they did under this seed (default: a new one)
+    /// With a network for every node: makes the links choose as they did under this seed (default: a new one)
     #[arg(long, value_name = "SEED")]
     pub seed: Option<HexSeed>,
     /// With --net tun: do not read what the servers say to each other; then elections are known only from the
@@ -61,17 +62,6 @@ pub struct UpArgs {
     /// How long it may take (default: 10s, Apache ZooKeeper 60s)
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
-}
-
-/// A network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NetArg {
-    /// The best one this machine offers.
-    Auto,
-    /// Loopback addresses.
-    Loopback,
-    /// A namespace and a TUN device for each node.
-    Tun,
 }
 
 /// `down`.

@@ -17,7 +17,7 @@ use clap_complete::Shell;
 
 pub use self::chaos::{ChaosArgs, ReplayArgs, ScenarioCommand, ShrinkArgs};
 pub use self::client::{CliArgs, ClientCli, ClientCommand};
-pub use self::lab::{DownArgs, NetArg, StatusArgs, UpArgs};
+pub use self::lab::{DownArgs, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
 pub use self::nodes::{
     DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,

@@ -10,7 +10,7 @@ use crate::supervisor::home::Root;
 use crate::supervisor::protocol::{Info, Request};
 
 /// The kinds there are.
-const KINDS: [&str; 29] = [
+const KINDS: [&str; 30] = [
     "node.spawned",
     "node.starting",
     "node.listening",
@@ -35,6 +35,7 @@ const KINDS: [&str; 29] = [
     "quorum.lost",
     "quorum.regained",
     "client.write_acked",
+    "net.ready",
     "fault.on",
     "fault.off",
     "fault.flip",
@@ -261,6 +262,9 @@ fn text(kind: &LabEventKind) -> String {
         K::EpochBumped { from, to } => format!("{from} → {to}"),
         K::QuorumLost { have, need } | K::QuorumRegained { have, need } => {
             format!("voters that serve: {have}, needed: {need}")
+        }
+        K::NetReady { net, took_us } => {
+            format!("{net} network made in {} ms", crate::clock::ms(*took_us))
         }
         K::FaultFlipped { id, on } => {
             format!("{id} {}", if *on { "comes" } else { "goes" })

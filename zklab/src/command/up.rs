@@ -8,10 +8,9 @@ use nix::sys::signal::{SigSet, Signal};
 use zkd::prng::Prng;
 
 use super::Context;
-use crate::cli::{NetArg, UpArgs, data_dir};
+use crate::cli::{UpArgs, data_dir};
 use crate::clock::now_us;
 use crate::failure::{Context as _, Exit, Failure};
-use crate::net::NetKind;
 use crate::node::ServerKind;
 use crate::report::ensemble;
 use crate::report::progress::Progress;
@@ -37,10 +36,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
     } else {
         Duration::from_secs(60)
     });
-    let net = match args.net {
-        NetArg::Auto | NetArg::Loopback => NetKind::Loopback,
-        NetArg::Tun => NetKind::Tun,
-    };
+    let net = args.net;
     let request = Request::Up(UpRequest {
         name: context.lab.clone(),
         nodes: args.nodes,

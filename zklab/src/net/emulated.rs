@@ -32,6 +32,7 @@ pub struct Door {
 /// Nodes in namespaces, joined by an emulator.
 #[derive(Debug)]
 pub struct Emulated {
+    kind: NetKind,
     nodes: Vec<NodeId>,
     publisher: Option<Publisher>,
     emulator: Emulator,
@@ -44,11 +45,15 @@ impl Emulated {
     ///
     /// # Errors
     /// If this machine does not let us; says what would.
-    pub fn create(nodes: &[NodeId], seed: u64) -> Result<Self, Failure> {
+    ///
+    /// # Panics
+    /// If `kind` has no namespaces.
+    pub fn create(kind: NetKind, nodes: &[NodeId], seed: u64) -> Result<Self, Failure> {
+        assert!(kind.has_namespaces(), "{kind} is made elsewhere");
         let addresses: Vec<Ipv4Addr> = nodes.iter().map(|node| address(*node)).collect();
-        let (keeper, inside) = Keeper::start(addresses.clone())?;
-        let devices = inside.into_iter().map(|inside| inside.device).collect();
+        let (keeper, devices) = Keeper::start(kind, addresses.clone())?;
         Ok(Self {
+            kind,
             nodes: nodes.to_vec(),
             publisher: None,
             emulator: Emulator::start(devices, &addresses, seed)?,
@@ -93,7 +98,7 @@ fn address(node: NodeId) -> Ipv4Addr {
 
 impl Network for Emulated {
     fn kind(&self) -> NetKind {
-        NetKind::Tun
+        self.kind
     }
 
     fn address(&self, node: NodeId) -> Ipv4Addr {

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -19,15 +19,14 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{read, write};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::checksum::{self, VIRTIO_HEADER};
+use super::device::Device;
 use super::flows::{Flows, is_between_servers};
 use super::link::{Fate, Link, LinkFaults};
 use super::matrix::Matrix;
-use super::system;
 use super::wire::{Listening, Pass, Released, Rule, Sighting, Tap};
 use crate::clock::now_us;
 use crate::failure::{Context, Failure};
@@ -130,7 +129,7 @@ impl Emulator {
     /// # Errors
     /// If there can be no thread.
     pub(super) fn start(
-        devices: Vec<OwnedFd>,
+        devices: Vec<Device>,
         nodes: &[Ipv4Addr],
         seed: u64,
     ) -> Result<Self, Failure> {
@@ -316,7 +315,7 @@ struct Jam {
 /// The thread's own state.
 struct Forwarder {
     shared: Arc<Shared>,
-    devices: Arc<Vec<OwnedFd>>,
+    devices: Arc<Vec<Device>>,
     /// The node of the last number of an address.
     nodes: [Option<usize>; 256],
     /// What all addresses begin with.
@@ -341,7 +340,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn new(
-        devices: Vec<OwnedFd>,
+        devices: Vec<Device>,
         addresses: &[Ipv4Addr],
         seed: u64,
         matrix: Arc<Matrix>,
@@ -459,7 +458,7 @@ impl Forwarder {
                 made,
             } = released;
             let number = self.matrix.number(from, to);
-            if made && self.is_cut(number) {
+            if made && self.is_cut(number, &frame) {
                 self.count_lost(number);
             } else if made {
                 self.write(number, to, &frame);
@@ -474,7 +473,7 @@ impl Forwarder {
         for (from, device) in self.devices.iter().enumerate() {
             let real = matrix.needs_real_packets(from);
             if real != old.needs_real_packets(from)
-                && let Err(error) = system::set_tun_offload(device, !real)
+                && let Err(error) = device.set_offload(!real)
             {
                 tracing::error!(%error, "the offload of a device cannot be changed");
             }
@@ -508,8 +507,8 @@ impl Forwarder {
         let (a, b) = (self.addresses[from], self.addresses[to]);
         for (forth, back) in self.flows[number].break_off(a, b, only_servers) {
             // A device that takes nothing now loses it, as it would lose any packet.
-            let _ = write(&self.devices[to], &forth);
-            let _ = write(&self.devices[from], &back);
+            let _ = self.devices[to].write(&forth);
+            let _ = self.devices[from].write(&back);
         }
     }
 
@@ -545,7 +544,7 @@ impl Forwarder {
     /// Forwards what a node has sent, up to a limit.
     fn take_turn(&mut self, from: usize, buffer: &mut [u8]) {
         for _ in 0..TURN {
-            match read(&self.devices[from], &mut *buffer) {
+            match self.devices[from].read(buffer) {
                 Ok(length) if length > VIRTIO_HEADER => {
                     self.forward(from, &mut buffer[..length]);
                 }
@@ -658,7 +657,7 @@ impl Forwarder {
 
     /// Hands a frame to its receiver's kernel.
     fn write(&mut self, number: usize, to: usize, frame: &[u8]) {
-        if write(&self.devices[to], frame).is_err() {
+        if self.devices[to].write(frame).is_err() {
             return self.count_lost(number);
         }
         self.flows[number].note(frame);

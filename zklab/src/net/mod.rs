@@ -5,6 +5,7 @@
 //! never how they came about.
 
 mod checksum;
+mod device;
 mod emulated;
 pub mod emulator;
 mod flows;
@@ -13,11 +14,13 @@ mod loopback;
 pub mod matrix;
 mod namespace;
 mod publish;
+mod rtnetlink;
 mod system;
 pub mod wire;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
@@ -27,6 +30,7 @@ use self::emulator::Emulator;
 pub use self::loopback::Loopback;
 pub use self::namespace::{enter_user_namespace, is_in_own_user_namespace, needs_user_namespace};
 pub use self::publish::Gate;
+use crate::failure::nearest;
 use crate::id::NodeId;
 
 /// Where clients connect.
@@ -44,13 +48,43 @@ pub enum NetKind {
     Loopback,
     /// A namespace for each node, with a TUN device and emulated links.
     Tun,
+    /// The same with veth pairs and packet sockets, which need no device file.
+    Packet,
+    /// A wish, and no network: the best that works here of tun, packet and loopback.
+    Auto,
 }
 
 impl NetKind {
     /// It is made of namespaces.
     #[must_use]
     pub fn has_namespaces(self) -> bool {
-        matches!(self, Self::Tun)
+        matches!(self, Self::Tun | Self::Packet)
+    }
+
+    /// The networks that fulfil this wish, the best first.
+    #[must_use]
+    pub fn choices(self) -> &'static [Self] {
+        match self {
+            Self::Auto => &[Self::Tun, Self::Packet, Self::Loopback],
+            Self::Tun => &[Self::Tun],
+            Self::Packet => &[Self::Packet],
+            Self::Loopback => &[Self::Loopback],
+        }
+    }
+}
+
+impl FromStr for NetKind {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let all = [Self::Auto, Self::Tun, Self::Packet, Self::Loopback];
+        let found = all.into_iter().find(|kind| kind.to_string() == word);
+        found.ok_or_else(|| {
+            let guess = nearest(word, ["auto", "tun", "packet", "loopback"])
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            format!("{word:?} is none of auto, tun, packet, loopback{guess}")
+        })
     }
 }
 
@@ -59,6 +93,8 @@ impl std::fmt::Display for NetKind {
         match self {
             Self::Loopback => f.write_str("loopback"),
             Self::Tun => f.write_str("tun"),
+            Self::Packet => f.write_str("packet"),
+            Self::Auto => f.write_str("auto"),
         }
     }
 }

@@ -19,10 +19,13 @@ use std::sync::mpsc;
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getgid, getuid, pipe2};
 
+use super::NetKind;
+use super::device::{Device, PacketSocket};
+use super::rtnetlink::{End, Routing};
 use super::system;
 use crate::failure::{Context, Failure};
 
@@ -30,6 +33,11 @@ use crate::failure::{Context, Failure};
 pub(super) const INTERFACE: &str = "zk0";
 /// Packets that may wait for the emulator on one node.
 const QUEUE_PACKETS: i32 = 4000;
+/// The hardware address of every node's interface. All have the same one: nobody asks for it, and what a node
+/// sends arrives at the others as if it were meant for them.
+const HARDWARE: [u8; 6] = [0x02, 0x7a, 0x6b, 0, 0, 1];
+/// What a packet socket holds for the emulator, where we may choose: some dozens of the largest segments.
+const RECEIVE_BYTES: usize = 8 << 20;
 /// CAP_NET_ADMIN and CAP_SYS_ADMIN, as bits of `CapEff`.
 const ADMIN: u64 = 1 << 12 | 1 << 21;
 
@@ -96,13 +104,6 @@ fn opening_user_namespaces() -> String {
     }
 }
 
-/// What is inside the namespace of one node.
-#[derive(Debug)]
-pub(super) struct Inside {
-    /// Its TUN device.
-    pub(super) device: OwnedFd,
-}
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Holds the namespaces of a lab and works inside them.
@@ -123,7 +124,7 @@ impl fmt::Debug for Keeper {
 /// What the keeper's thread has made.
 struct Made {
     spaces: Vec<OwnedFd>,
-    inside: Vec<Inside>,
+    devices: Vec<Device>,
     first_process: Pid,
     life: OwnedFd,
 }
@@ -133,13 +134,16 @@ impl Keeper {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn start(addresses: Vec<Ipv4Addr>) -> Result<(Self, Vec<Inside>), Failure> {
+    pub(super) fn start(
+        kind: NetKind,
+        addresses: Vec<Ipv4Addr>,
+    ) -> Result<(Self, Vec<Device>), Failure> {
         let (jobs, work) = mpsc::channel::<Job>();
         let (tell, told) = mpsc::channel();
         std::thread::Builder::new()
             .name("namespaces".to_owned())
             .spawn(move || {
-                let made = make(&addresses);
+                let made = make(kind, &addresses);
                 let is_made = made.is_ok();
                 if tell.send(made).is_ok() && is_made {
                     work.into_iter().for_each(|job| job());
@@ -155,7 +159,7 @@ impl Keeper {
             first_process: made.first_process,
             _life: made.life,
         };
-        Ok((keeper, made.inside))
+        Ok((keeper, made.devices))
     }
 
     /// Does something inside the namespace of node number `index` and waits for the result.
@@ -201,7 +205,7 @@ impl Drop for Keeper {
     }
 }
 
-fn make(addresses: &[Ipv4Addr]) -> Result<Made, Failure> {
+fn make(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<Made, Failure> {
     let cannot = || "cannot make namespaces".to_owned();
     unshare(CloneFlags::CLONE_NEWPID).doing(cannot)?;
     let (end, life) = pipe2(OFlag::O_CLOEXEC).doing(cannot)?;
@@ -211,50 +215,136 @@ fn make(addresses: &[Ipv4Addr]) -> Result<Made, Failure> {
         system::fork_first_process(&end).doing(cannot)?
     };
     drop(end);
+    match spaces(kind, addresses) {
+        Ok((spaces, devices)) => Ok(Made {
+            spaces,
+            devices,
+            first_process,
+            life,
+        }),
+        Err(failure) => {
+            drop(life);
+            // It ends at once, now that nobody holds the other end of its pipe.
+            let _ = waitpid(first_process, None);
+            Err(failure)
+        }
+    }
+}
+
+/// A network namespace for each address, and the emulator's end of its interface.
+fn spaces(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<(Vec<OwnedFd>, Vec<Device>), Failure> {
+    let cannot = || "cannot make namespaces".to_owned();
+    let mut hub = match kind {
+        NetKind::Packet => {
+            unshare(CloneFlags::CLONE_NEWNET).doing(cannot)?;
+            Some(Hub::open(addresses.len())?)
+        }
+        _ => None,
+    };
     let mut spaces = Vec::new();
-    let mut inside = Vec::new();
+    let mut devices = Vec::new();
     for address in addresses {
         unshare(CloneFlags::CLONE_NEWNET).doing(cannot)?;
-        let space = File::open("/proc/thread-self/ns/net").doing(cannot)?;
-        spaces.push(space.into());
-        inside.push(furnish(*address)?);
+        let space = OwnedFd::from(File::open("/proc/thread-self/ns/net").doing(cannot)?);
+        devices.push(furnish(*address, &space, hub.as_mut())?);
+        spaces.push(space);
     }
-    Ok(Made {
-        spaces,
-        inside,
-        first_process,
-        life,
-    })
+    Ok((spaces, devices))
+}
+
+/// The namespace in which one end of every veth pair is. It lasts as long as the sockets in it.
+struct Hub {
+    routing: Routing,
+    /// Not bound yet, the next one last.
+    sockets: Vec<OwnedFd>,
+    /// The number of the next end.
+    index: i32,
+}
+
+impl Hub {
+    /// Opens so many sockets in the namespace of the calling thread, which becomes the hub.
+    fn open(count: usize) -> Result<Self, Failure> {
+        let cannot = || "cannot open packet sockets".to_owned();
+        let sockets = (0..count).map(|_| {
+            let socket = system::open_packet_socket()?;
+            // Only root of the machine may have more than the machine's limit.
+            let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES);
+            let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES);
+            Ok(socket)
+        });
+        Ok(Self {
+            routing: Routing::open().doing(cannot)?,
+            sockets: sockets.collect::<io::Result<_>>().doing(cannot)?,
+            // `lo` has number 1.
+            index: 2,
+        })
+    }
+
+    /// A veth pair from here into `space`; the socket at this end.
+    fn connect(&mut self, space: &OwnedFd) -> io::Result<OwnedFd> {
+        let near = End {
+            name: &format!("v{}", self.index),
+            index: self.index,
+            hardware: None,
+            flags: nix::libc::IFF_UP,
+            space: None,
+        };
+        let far = End {
+            name: INTERFACE,
+            index: 0,
+            hardware: Some(HARDWARE),
+            flags: 0,
+            space: Some(space),
+        };
+        self.routing.make_veth(near, far)?;
+        let socket = self.sockets.pop().expect("one was opened for each node");
+        system::bind_packet_socket(&socket, self.index)?;
+        self.index += 1;
+        Ok(socket)
+    }
 }
 
 /// Gives the namespace of the calling thread its interfaces.
-fn furnish(address: Ipv4Addr) -> Result<Inside, Failure> {
+fn furnish(address: Ipv4Addr, space: &OwnedFd, hub: Option<&mut Hub>) -> Result<Device, Failure> {
     let cannot = || format!("cannot set up the interface of {address}");
     let control = control_socket().doing(cannot)?;
     system::set_up(&control, "lo").doing(cannot)?;
-    let device = system::open_tun(INTERFACE)
-        .doing(|| "cannot make a TUN device".to_owned())
-        .map_err(|failure| failure.hint(opening_tun()))?;
-    system::set_tun_offload(&device, true).doing(cannot)?;
-    system::set_address(&control, INTERFACE, address).doing(cannot)?;
-    // Only root of the machine may; an ordinary user has to do with the kernel's 500.
-    let _ = system::set_queue_length(&control, INTERFACE, QUEUE_PACKETS);
-    system::set_up(&control, INTERFACE).doing(cannot)?;
+    let device = match hub {
+        Some(hub) => {
+            let socket = hub
+                .connect(space)
+                .doing(|| "cannot make a veth pair".to_owned())?;
+            system::set_address(&control, INTERFACE, address).doing(cannot)?;
+            system::set_up_without_arp(&control, INTERFACE).doing(cannot)?;
+            Device::Packet(PacketSocket::new(socket, control, INTERFACE, HARDWARE))
+        }
+        None => {
+            let device = system::open_tun(INTERFACE)
+                .doing(|| "cannot make a TUN device".to_owned())
+                .map_err(|failure| failure.hint(opening_tun()))?;
+            system::set_tun_offload(&device, true).doing(cannot)?;
+            system::set_address(&control, INTERFACE, address).doing(cannot)?;
+            // Only root of the machine may; an ordinary user has to do with the kernel's 500.
+            let _ = system::set_queue_length(&control, INTERFACE, QUEUE_PACKETS);
+            system::set_up(&control, INTERFACE).doing(cannot)?;
+            Device::Tun(device)
+        }
+    };
     let gid = getgid();
     // So that `ping` needs no rights; where the kernel has no such switch, it does.
     let _ = fs::write(
         "/proc/sys/net/ipv4/ping_group_range",
         format!("{gid} {gid}"),
     );
-    Ok(Inside { device })
+    Ok(device)
 }
 
 /// The one command that lets this user make TUN devices.
 fn opening_tun() -> String {
     if fs::exists("/dev/net/tun").unwrap_or(false) {
-        "sudo chmod 666 /dev/net/tun, or use `--net loopback`".to_owned()
+        "sudo chmod 666 /dev/net/tun, or use `--net packet`".to_owned()
     } else {
-        "sudo modprobe tun, or use `--net loopback`".to_owned()
+        "sudo modprobe tun, or use `--net packet`".to_owned()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The system calls of the network that are unsafe to say: ioctls on sockets and TUN devices, and a fork
-//! that never executes another program. Everything else goes through `nix`.
+//! The system calls of the network that are unsafe to say: ioctls on sockets and TUN devices, packet
+//! sockets, and a fork that never executes another program. Everything else goes through `nix`.
 //!
 //! Every function here is a thin, safe wrapper; none of them decides anything.
 
@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// Bytes of an interface name, with the final zero.
@@ -129,6 +130,91 @@ pub(super) fn set_queue_length(control: &OwnedFd, name: &str, packets: i32) -> i
 pub(super) fn set_up(control: &OwnedFd, name: &str) -> io::Result<()> {
     InterfaceRequest::flags(name, libc::IFF_UP | libc::IFF_RUNNING)
         .send(control, libc::SIOCSIFFLAGS)
+}
+
+/// Switches an interface on that sends to everybody without asking for hardware addresses.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn set_up_without_arp(control: &OwnedFd, name: &str) -> io::Result<()> {
+    let flags = libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_NOARP;
+    InterfaceRequest::flags(name, flags).send(control, libc::SIOCSIFFLAGS)
+}
+
+/// Whether an interface takes segments that are still to be cut into packets (`ETHTOOL_STSO`).
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn set_segmentation_offload(
+    control: &OwnedFd,
+    name: &str,
+    large: bool,
+) -> io::Result<()> {
+    const ETHTOOL_STSO: u32 = 0x1f;
+    // `struct ethtool_value`: the command and its number.
+    let mut value = [ETHTOOL_STSO, u32::from(large)];
+    let place = (&raw mut value).expose_provenance().to_ne_bytes();
+    let mut request = InterfaceRequest::new(name);
+    request.value[..place.len()].copy_from_slice(&place);
+    // What `send` promises of the request holds for `value` too: it outlives the call, and it is all that
+    // this command reads.
+    request.send(control, libc::SIOCETHTOOL)
+}
+
+/// A packet socket in the network namespace of the calling thread, which hears nothing before it is bound.
+/// Packets are read and written with a virtio header of 10 bytes before them.
+///
+/// # Errors
+/// If the namespace is not ours.
+pub(super) fn open_packet_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+    let yes: libc::c_int = 1;
+    // SAFETY: the option takes an `int`, which lives until the call returns; its size is given.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_VNET_HDR,
+            (&raw const yes).cast(),
+            size_of_val(&yes) as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(done)?;
+    Ok(socket)
+}
+
+/// `PACKET_VNET_HDR` of `linux/if_packet.h`.
+const PACKET_VNET_HDR: libc::c_int = 15;
+
+/// From now on the packet socket hears the IPv4 packets that arrive at interface number `index`, and sends
+/// over it.
+///
+/// # Errors
+/// If there is no such interface.
+pub(super) fn bind_packet_socket(socket: &OwnedFd, index: i32) -> io::Result<()> {
+    let family = u16::try_from(libc::AF_PACKET).expect("address families are small");
+    let protocol = u16::try_from(libc::ETH_P_IP).expect("ether types have 16 bits");
+    let address = libc::sockaddr_ll {
+        sll_family: family,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: `address` is a whole `struct sockaddr_ll`, whose size is given; the kernel copies it.
+    let done = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(done)
+        .map(drop)
+        .map_err(Into::into)
 }
 
 /// Forks a process that does nothing but wait until every other holder of `life`'s write end is gone, and

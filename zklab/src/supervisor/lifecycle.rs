@@ -100,7 +100,7 @@ pub async fn door(lab: &Ensemble, word: &str) -> Result<Door, Failure> {
             lab.spec.name,
             lab.net.kind()
         ))
-        .hint("`zklab up --net tun` makes a lab in which they have")
+        .hint("`zklab up --net auto` makes a lab in which they have")
     })
 }
 

@@ -19,6 +19,7 @@ pub mod wire;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,11 +99,17 @@ pub fn run() -> Result<(), Failure> {
 
 /// Gets the rights that the network named on the command line needs.
 fn prepare() -> Result<(), Failure> {
-    let tun = NetKind::Tun.to_string();
-    if std::env::args_os().nth(2).is_some_and(|net| *net == *tun) {
-        net::enter_user_namespace()?;
+    let word = std::env::args().nth(2).unwrap_or_default();
+    let wish = NetKind::from_str(&word).unwrap_or(NetKind::Loopback);
+    match wish {
+        NetKind::Loopback => Ok(()),
+        NetKind::Tun | NetKind::Packet => net::enter_user_namespace(),
+        NetKind::Auto => {
+            // Without one there is still the loopback.
+            let _ = net::enter_user_namespace();
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 fn close_inherited() {
@@ -288,7 +295,9 @@ impl Lab {
     /// Claims everything the lab needs: a network, a home, directories.
     fn found(request: &UpRequest, end: mpsc::Sender<()>) -> Result<Self, Failure> {
         let root = Root::open()?;
+        let begin = now_us();
         let (spec, net) = up::design(request, &root)?;
+        let made_us = now_us();
         let belongings = Belongings {
             data_dir: spec.data_dir.clone(),
             nodes: spec.nodes.iter().map(|node| node.id).collect(),
@@ -297,6 +306,13 @@ impl Lab {
         let (home, held) = root.claim(&spec.name, &belongings)?;
         log_to(&home)?;
         let ensemble = Ensemble::new(spec, net, request.asked_us);
+        if ensemble.net.kind().has_namespaces() {
+            let kind = LabEventKind::NetReady {
+                net: ensemble.net.kind().to_string(),
+                took_us: made_us - begin,
+            };
+            ensemble.journal.push(made_us, None, Source::Lab, kind);
+        }
         let stall = {
             let ensemble = Arc::clone(&ensemble);
             StallMeter::start(STALL_EVENT_MIN, move |end_us, length_us| {

@@ -69,7 +69,7 @@ pub(super) fn emulator(lab: &Ensemble) -> Result<&Emulator, Failure> {
             lab.spec.name,
             lab.net.kind()
         ))
-        .hint("`zklab up --net tun` makes a lab whose links can")
+        .hint("`zklab up --net auto` makes a lab whose links can")
     })
 }
 

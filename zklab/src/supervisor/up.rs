@@ -73,14 +73,7 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
         })
         .collect();
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
-    let net: Box<dyn Network> = match request.net {
-        NetKind::Loopback => Box::new(Loopback::claim(&ids)?),
-        NetKind::Tun => {
-            let mut net = Emulated::create(&ids, request.seed)?;
-            net.publish(request.publish)?;
-            Box::new(net)
-        }
-    };
+    let net = network(request, &ids)?;
     let spec = LabSpec {
         name: request.name.clone(),
         nodes,
@@ -90,6 +83,24 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
         disk_faults: request.disk_faults,
     };
     Ok((spec, net))
+}
+
+/// The best network of the kind that was asked for.
+fn network(request: &UpRequest, nodes: &[NodeId]) -> Result<Box<dyn Network>, Failure> {
+    let mut refused = None;
+    for kind in request.net.choices() {
+        if *kind == NetKind::Loopback {
+            return Ok(Box::new(Loopback::claim(nodes)?));
+        }
+        match Emulated::create(*kind, nodes, request.seed) {
+            Ok(mut net) => {
+                net.publish(request.publish)?;
+                return Ok(Box::new(net));
+            }
+            Err(failure) => refused = refused.or(Some(failure)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Failure::usage("no network was asked for")))
 }
 
 fn server_of(request: &UpRequest, id: NodeId) -> ServerKind {
@@ -342,9 +353,15 @@ fn phases(
 ) -> Vec<(&'static str, u64)> {
     let mut looking = BTreeSet::new();
     let mut ends = [None; 5];
+    // The network is made while the supervisor begins: its part of that time is told apart.
+    let mut made_us = 0;
     for event in events.iter().filter(|event| event.src != Source::Wire) {
         let at_leader = event.node == Some(leader);
         let end = match &event.kind {
+            LabEventKind::NetReady { took_us, .. } => {
+                made_us = *took_us;
+                continue;
+            }
             LabEventKind::NodeSpawned { .. } => &mut ends[0],
             LabEventKind::ElectionStarted { .. } => {
                 looking.insert(event.node);
@@ -374,7 +391,7 @@ fn phases(
         "last node",
     ];
     let mut last = 0;
-    names
+    let mut phases: Vec<(&'static str, u64)> = names
         .into_iter()
         .zip(ends.into_iter().chain([all_serve]))
         .filter_map(|(name, end)| {
@@ -383,5 +400,12 @@ fn phases(
             last = end;
             (length > 0).then_some((name, length))
         })
-        .collect()
+        .collect();
+    if let Some(("supervisor", length)) = phases.first_mut()
+        && made_us > 0
+    {
+        *length = length.saturating_sub(made_us);
+        phases.insert(1, ("namespaces", made_us));
+    }
+    phases
 }

@@ -1,40 +1,121 @@
 //! Whole labs in namespaces, through the command line.
 
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use nix::unistd::getuid;
+
 use super::*;
 
-struct Lab {
-    dir: tempfile::TempDir,
+/// An ordinary user, of whom every machine has one.
+const NOBODY: u32 = 65534;
+
+pub(super) struct Lab {
+    pub(super) dir: tempfile::TempDir,
+    /// zklab, with zkd beside it.
+    program: PathBuf,
+    /// This program.
+    me: PathBuf,
+    user: Option<u32>,
 }
 
 impl Lab {
-    fn new() -> Self {
-        let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
+    pub(super) fn new() -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_zklab"));
+        let zkd = program.with_file_name("zkd");
         assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
         Self {
             dir: tempfile::tempdir().unwrap(),
+            program,
+            me: std::env::current_exe().unwrap(),
+            user: None,
         }
     }
 
-    fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zklab"));
+    /// A lab of an ordinary user, even where the test is run by root. The programs are copied to where that
+    /// user can read them.
+    pub(super) fn of_an_ordinary_user() -> Self {
+        let mut lab = Self::new();
+        if !getuid().is_root() {
+            return lab;
+        }
+        let bin = lab.dir.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let zkd = lab.program.with_file_name("zkd");
+        for (from, name) in [(&lab.program, "zklab"), (&zkd, "zkd"), (&lab.me, "me")] {
+            std::fs::copy(from, bin.join(name)).unwrap();
+        }
+        std::fs::create_dir(lab.root()).unwrap();
+        for dir in [lab.dir.path(), &bin, &lab.root()] {
+            std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        lab.program = bin.join("zklab");
+        lab.me = bin.join("me");
+        lab.user = Some(NOBODY);
+        lab
+    }
+
+    pub(super) fn is_of_an_ordinary_user(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// Where the labs are.
+    pub(super) fn root(&self) -> PathBuf {
+        self.dir.path().join("labs")
+    }
+
+    pub(super) fn command(&self, words: &str) -> Command {
+        let mut command = Command::new(&self.program);
         command
             .args(words.split_whitespace())
-            .env("ZKLAB_RUNTIME_DIR", self.dir.path())
+            .current_dir(self.dir.path())
+            .env("ZKLAB_RUNTIME_DIR", self.root())
             .env_remove("ZKLAB_LAB");
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
-    fn run(&self, words: &str) -> Output {
+    /// This program again, inside a node.
+    pub(super) fn inside(&self, node: &str, words: &[&str]) -> Command {
+        let mut command = self.command(&format!("exec {node} --"));
+        command.arg(&self.me).args(words);
+        command
+    }
+
+    pub(super) fn run(&self, words: &str) -> Output {
         self.command(words).output().unwrap()
     }
 
     #[track_caller]
-    fn json(&self, words: &str) -> Value {
+    pub(super) fn json(&self, words: &str) -> Value {
         let output = self.run(&format!("--json {words}"));
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "zklab {words}\n{text}\n{errors}");
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
+    }
+
+    /// `up` with the network under test.
+    #[track_caller]
+    pub(super) fn up(&self, words: &str) -> Value {
+        self.json(&format!("up {words} --net {}", kind()))
+    }
+
+    /// The command is refused with these words, and touches nothing.
+    #[track_caller]
+    pub(super) fn refused(&self, words: &str, because: &str) {
+        let output = self.run(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "zklab {words}: {errors}");
+        assert!(errors.contains(because), "zklab {words}: {errors}");
+    }
+
+    /// Nothing is left in the directory of all labs.
+    #[track_caller]
+    pub(super) fn assert_empty(&self) {
+        assert_eq!(std::fs::read_dir(self.root()).unwrap().count(), 0);
     }
 }
 
@@ -47,8 +128,10 @@ impl Drop for Lab {
 
 pub(super) fn an_ensemble_lives_in_namespaces() {
     let lab = Lab::new();
-    let up = lab.json("up --nodes 5 --net tun");
-    assert_eq!(up["net"], "tun");
+    let up = lab.up("--nodes 5");
+    assert_eq!(up["net"], kind().to_string());
+    let phases = up["phases"].to_string();
+    assert!(phases.contains("namespaces"), "{phases}");
     assert_eq!(up["nodes"].as_array().unwrap().len(), 5);
     let created = lab.run("cli n1 create /a hello");
     assert!(created.status.success());
@@ -57,7 +140,7 @@ pub(super) fn an_ensemble_lives_in_namespaces() {
     let read = lab.run("cli leader get /a");
     assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "hello");
     lab.json("down");
-    assert_eq!(std::fs::read_dir(lab.dir.path()).unwrap().count(), 0);
+    lab.assert_empty();
 }
 
 pub(super) fn lines(output: &Output) -> Vec<Value> {
@@ -69,7 +152,7 @@ pub(super) fn lines(output: &Output) -> Vec<Value> {
 
 pub(super) fn links_are_set_shown_and_reset() {
     let lab = Lab::new();
-    lab.json("up --nodes 3 --net tun --seed 8f21c0");
+    lab.up("--nodes 3 --seed 8f21c0");
     let set = lab.json("link set n1:n2 --delay 20ms --loss 1%");
     assert_eq!(set["links"], serde_json::json!(["n1>n2", "n2>n1"]));
     lab.json("link set n1>n2 --delay 30ms");
@@ -100,7 +183,7 @@ pub(super) fn links_are_set_shown_and_reset() {
 
 pub(super) fn an_isolated_leader_is_replaced_and_comes_back() {
     let lab = Lab::new();
-    let up = lab.json("up --nodes 5 --net tun --tick 100ms");
+    let up = lab.up("--nodes 5 --tick 100ms");
     let old = up["leader"].as_str().unwrap().to_owned();
     let cut = lab.json("partition isolate leader");
     assert_eq!(cut["links"].as_array().unwrap().len(), 8);
@@ -141,7 +224,7 @@ pub(super) fn an_isolated_leader_is_replaced_and_comes_back() {
 
 pub(super) fn faults_that_make_no_sense_are_refused() {
     let lab = Lab::new();
-    lab.json("up --nodes 3 --net tun");
+    lab.up("--nodes 3");
     for words in [
         "partition",
         "partition rin",
@@ -178,7 +261,7 @@ pub(super) fn faults_that_make_no_sense_are_refused() {
 
 pub(super) fn exec_runs_inside() {
     let lab = Lab::new();
-    lab.json("up --nodes 1 --net tun");
+    lab.up("--nodes 1");
     let interfaces = lab.run("exec n1 -- cat /proc/net/dev");
     let text = String::from_utf8_lossy(&interfaces.stdout);
     assert!(text.contains("zk0:") && text.contains("lo:"), "{text}");
@@ -219,7 +302,7 @@ pub(super) fn processes_in(space: &str) -> Vec<String> {
 
 pub(super) fn kill_9_of_the_supervisor_leaves_nothing() {
     let lab = Lab::new();
-    let up = lab.json("up --nodes 3 --net tun");
+    let up = lab.up("--nodes 3");
     let pids: Vec<String> = up["nodes"]
         .as_array()
         .unwrap()
@@ -260,7 +343,7 @@ pub(super) fn kill_9_of_the_supervisor_leaves_nothing() {
     }
     // The next command removes the directory of the dead lab.
     assert_eq!(lab.run("ls").status.code(), Some(0));
-    assert_eq!(std::fs::read_dir(lab.dir.path()).unwrap().count(), 0);
+    lab.assert_empty();
     for node in up["nodes"].as_array().unwrap() {
         assert!(TcpListener::bind(node["addr"].as_str().unwrap()).is_ok());
     }

@@ -1,7 +1,8 @@
 //! Networks of their own for the nodes, on the real kernel: sockets inside the namespaces, real packets,
 //! real faults.
 //!
-//! This needs `/dev/net/tun` and either root or user namespaces, and fails loudly where they are missing.
+//! This needs root or user namespaces, and fails loudly where they are missing. Every test is run over TUN devices
+//! (where `/dev/net/tun` can be opened) and over packet sockets.
 //! It has its own `main` because an ordinary user can enter a user namespace only while the process has one
 //! thread. Words on its command line choose tests: `cargo test -p zklab --test netns -- jam`. With
 //! `--measure` it judges nothing but tells how fast the network is here.
@@ -11,12 +12,15 @@
     reason = "a program of its own that tells its results"
 )]
 
+mod acceptance;
+mod faults;
 mod lab;
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -27,7 +31,7 @@ use zkd::prng::Prng;
 use zklab::id::NodeId;
 use zklab::net::link::LinkFaults;
 use zklab::net::matrix::Matrix;
-use zklab::net::{Emulated, Network, enter_user_namespace};
+use zklab::net::{Emulated, NetKind, Network, enter_user_namespace};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -40,7 +44,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 26] = [
     ("nodes_reach_each_other", nodes_reach_each_other),
     ("a_delay_is_what_was_asked", a_delay_is_what_was_asked),
     ("loss_is_what_was_asked", loss_is_what_was_asked),
@@ -89,6 +93,38 @@ const TESTS: [Test; 18] = [
         "lab::kill_9_of_the_supervisor_leaves_nothing",
         lab::kill_9_of_the_supervisor_leaves_nothing,
     ),
+    (
+        "faults::a_reset_breaks_connections_off_at_both_ends",
+        faults::a_reset_breaks_connections_off_at_both_ends,
+    ),
+    (
+        "faults::servers_can_be_cut_alone",
+        faults::servers_can_be_cut_alone,
+    ),
+    (
+        "faults::a_host_that_is_gone_says_nothing",
+        faults::a_host_that_is_gone_says_nothing,
+    ),
+    (
+        "faults::every_fault_has_an_id_and_heals_by_it",
+        faults::every_fault_has_an_id_and_heals_by_it,
+    ),
+    (
+        "faults::clients_are_cut_off_with_their_node",
+        faults::clients_are_cut_off_with_their_node,
+    ),
+    (
+        "faults::a_flap_comes_and_goes",
+        faults::a_flap_comes_and_goes,
+    ),
+    (
+        "acceptance::links_and_partitions_do_what_was_asked",
+        acceptance::links_and_partitions_do_what_was_asked,
+    ),
+    (
+        "acceptance::kill_9_at_random_moments_leaves_nothing",
+        acceptance::kill_9_at_random_moments_leaves_nothing,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -99,29 +135,34 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    match words.first().map(String::as_str) {
+        Some("--echo") => return acceptance::echo(),
+        Some("--ping") => return acceptance::ping(&words[1], words[2].parse().unwrap()),
+        _ => {}
+    }
     if let Err(failure) = enter_user_namespace() {
         eprintln!("{failure}; {}", failure.hint.clone().unwrap_or_default());
         return ExitCode::FAILURE;
     }
-    if words.iter().any(|word| word == "--measure") {
-        measure();
-        return ExitCode::SUCCESS;
-    }
+    let is_measure = words.iter().any(|word| word == "--measure");
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let chosen = TESTS.iter().filter(|(name, _)| {
-        filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()))
-    });
     let mut failed = Vec::new();
-    for (name, test) in chosen {
-        let begin = Instant::now();
-        let is_good = std::panic::catch_unwind(test).is_ok();
-        let word = if is_good { "ok" } else { "FAILED" };
-        println!(
-            "test {name} ... {word} ({} ms)",
-            begin.elapsed().as_millis()
-        );
-        if !is_good {
-            failed.push(*name);
+    for kind in ["tun", "packet"] {
+        if kind == "tun" && File::options().write(true).open("/dev/net/tun").is_err() {
+            println!("without tun: /dev/net/tun cannot be opened");
+            continue;
+        }
+        IS_PACKET.store(kind == "packet", Ordering::Relaxed);
+        if is_measure {
+            println!("{kind}:");
+            measure();
+            continue;
+        }
+        for (name, test) in TESTS {
+            let name = format!("{kind}::{name}");
+            if filters.is_empty() || filters.iter().any(|filter| name.contains(*filter)) {
+                run(name, test, &mut failed);
+            }
         }
     }
     println!("\n{} failed {failed:?}", failed.len());
@@ -132,10 +173,34 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(name: String, test: fn(), failed: &mut Vec<String>) {
+    let begin = Instant::now();
+    let is_good = std::panic::catch_unwind(test).is_ok();
+    let word = if is_good { "ok" } else { "FAILED" };
+    println!(
+        "test {name} ... {word} ({} ms)",
+        begin.elapsed().as_millis()
+    );
+    if !is_good {
+        failed.push(name);
+    }
+}
+
 // What the tests stand on.
 
+/// The network under test: every test is run with each kind.
+fn kind() -> NetKind {
+    if IS_PACKET.load(Ordering::Relaxed) {
+        NetKind::Packet
+    } else {
+        NetKind::Tun
+    }
+}
+
+static IS_PACKET: AtomicBool = AtomicBool::new(false);
+
 fn three_nodes() -> Emulated {
-    Emulated::create(&[N1, N2, N3], 0x8f21c0)
+    Emulated::create(kind(), &[N1, N2, N3], 0x8f21c0)
         .unwrap_or_else(|failure| panic!("{failure}; {}", failure.hint.clone().unwrap_or_default()))
 }
 
@@ -238,7 +303,7 @@ fn measure() {
     let ids: Vec<NodeId> = (1..=5).map(NodeId).collect();
     let mut made_ms = samples(20, || {
         let begin = Instant::now();
-        let net = Emulated::create(&ids, 1).unwrap();
+        let net = Emulated::create(kind(), &ids, 1).unwrap();
         let took = begin.elapsed();
         drop(net);
         took
