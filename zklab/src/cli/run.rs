@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::lab::NetArg;
 use super::value::duration;
+use crate::net::NetKind;
 use crate::supervisor::protocol::HexSeed;
 
 /// `run`.
@@ -36,9 +36,9 @@ pub struct RunArgs {
     /// What the nodes run: zkd, apache, mixed, or a path; several are compared side by side
     #[arg(long, value_name = "SERVER")]
     pub server: Vec<String>,
-    /// The network
-    #[arg(long, default_value = "auto")]
-    pub net: NetArg,
+    /// The network: tun, packet, loopback, or auto, what the scenario says or the best that works
+    #[arg(long, default_value = "auto", value_name = "NET")]
+    pub net: NetKind,
     /// Write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,

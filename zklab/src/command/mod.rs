@@ -30,7 +30,7 @@ use crate::cli::{Cli, Color, Command};
 use crate::clock::now_us;
 use crate::failure::{Exit, Failure};
 use crate::report::Out;
-use crate::supervisor::client::{Connection, SUPERVISE};
+use crate::supervisor::client::{Connection, SUPERVISE, TRY_NETWORK, try_network};
 use crate::supervisor::home::Root;
 use crate::supervisor::protocol::Request;
 
@@ -65,6 +65,16 @@ pub fn main() -> ExitCode {
         .is_some_and(|word| word == SUPERVISE)
     {
         return match crate::supervisor::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => ExitCode::from(failure.exit.code()),
+        };
+    }
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|word| word == TRY_NETWORK)
+    {
+        let kind = std::env::args().nth(2).unwrap_or_default();
+        return match try_network(&kind) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => ExitCode::from(failure.exit.code()),
         };

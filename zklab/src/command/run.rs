@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -9,7 +10,6 @@ use std::thread;
 use zkd::prng::Prng;
 
 use super::Context;
-use crate::cli::NetArg;
 use crate::cli::run::{FirstSeed, InconclusiveAs, Keep, RunArgs};
 use crate::clock::{ms, now_us};
 use crate::failure::{Context as _, Exit, Failure};
@@ -21,6 +21,7 @@ use crate::scenario::record::Summary;
 use crate::scenario::{
     Case, Folder, HostMeter, Plan, RunRecord, Scenario, Servers, Verdict, stamp,
 };
+use crate::supervisor::client::best_network;
 use crate::supervisor::protocol::HexSeed;
 
 /// How cases are run and what stays of them.
@@ -146,22 +147,18 @@ pub(super) fn scenarios(files: &[PathBuf], filter: Option<&str>) -> Result<Vec<S
     found.iter().map(|path| Scenario::open(path)).collect()
 }
 
+/// The best network of this machine, found out once.
+static BEST: OnceLock<NetKind> = OnceLock::new();
+
 /// The network of a case; refuses by name what it cannot do.
-pub(super) fn network(wanted: NetArg, plan: &Plan) -> Result<NetKind, Failure> {
-    let word = match wanted {
-        NetArg::Auto => plan.net.as_str(),
-        NetArg::Loopback => "loopback",
-        NetArg::Tun => "tun",
+pub(super) fn network(wanted: NetKind, plan: &Plan) -> Result<NetKind, Failure> {
+    let wish = match wanted {
+        NetKind::Auto => plan.net.parse().unwrap_or(NetKind::Auto),
+        given => given,
     };
-    let has_tun = || {
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).open("/dev/net/tun").is_ok()
-    };
-    let kind = match word {
-        "loopback" => NetKind::Loopback,
-        "tun" => NetKind::Tun,
-        _ if has_tun() => NetKind::Tun,
-        _ => NetKind::Loopback,
+    let kind = match wish {
+        NetKind::Auto => *BEST.get_or_init(best_network),
+        given => given,
     };
     if kind != NetKind::Loopback {
         return Ok(kind);
@@ -175,7 +172,7 @@ pub(super) fn network(wanted: NetArg, plan: &Plan) -> Result<NetKind, Failure> {
         step.id,
         step.text()
     );
-    Err(if word == "loopback" {
+    Err(if wish == NetKind::Loopback {
         Failure::usage(cause)
             .hint("without --net loopback the best network of this machine is taken")
     } else {

@@ -29,7 +29,7 @@ use crate::node::ServerKind;
 use crate::observe::load::{self, Mix, Reins, Summary};
 use crate::observe::logs;
 use crate::supervisor::home::DataPlace;
-use crate::supervisor::protocol::{Info, Request, UpRequest};
+use crate::supervisor::protocol::{Death, Info, Request, UpRequest};
 
 /// How long zkd may take to serve; a machine that is busy takes its time.
 const UP_ZKD: Duration = Duration::from_secs(30);
@@ -257,6 +257,8 @@ async fn live(
             restart_after_ms: None,
             lose_unsynced: false,
             torn: false,
+            death: Death::Process,
+            wait: false,
         })
         .await;
     let log_check = if case.plan.check.logs {

@@ -186,7 +186,7 @@ impl Plan {
     pub fn needs_links(&self) -> Option<&Step> {
         self.steps.iter().find(|step| {
             step.deed(self.total())
-                .is_ok_and(|deed| deed.needs == words::Needs::Links)
+                .is_ok_and(|deed| deed.needs.links())
         })
     }
 
@@ -195,7 +195,7 @@ impl Plan {
     pub fn needs_disk(&self) -> bool {
         self.steps.iter().any(|step| {
             step.deed(self.total())
-                .is_ok_and(|deed| deed.needs == words::Needs::Disk)
+                .is_ok_and(|deed| deed.needs.disk())
         })
     }
 

@@ -9,10 +9,12 @@ use nix::sys::signal::Signal;
 use super::amount::Unit;
 use crate::ensemble::select;
 use crate::failure::nearest;
-use crate::fault::{LinkChange, Style, change};
+use crate::fault::{Clients, LinkChange, Style, change};
 use crate::id::NodeId;
 use crate::supervisor::network;
-use crate::supervisor::protocol::{DiskRequest, NetworkRequest, PartitionRequest, Request};
+use crate::supervisor::protocol::{
+    Death, DiskRequest, NetworkRequest, PartitionRequest, Request,
+};
 
 /// What a step says beside its words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,22 @@ pub enum Needs {
     Links,
     /// Disks that are watched.
     Disk,
+    /// Both.
+    LinksAndDisk,
+}
+
+impl Needs {
+    /// Links that can be made bad?
+    #[must_use]
+    pub fn links(self) -> bool {
+        matches!(self, Self::Links | Self::LinksAndDisk)
+    }
+
+    /// Disks that are watched?
+    #[must_use]
+    pub fn disk(self) -> bool {
+        matches!(self, Self::Disk | Self::LinksAndDisk)
+    }
 }
 
 /// A step's words, understood.
@@ -95,6 +113,7 @@ pub const VERBS: [&str; 20] = [
     "bridge",
     "ring",
     "one-way",
+    "flap",
     "link",
     "heal",
     "drop",
@@ -103,8 +122,8 @@ pub const VERBS: [&str; 20] = [
 ];
 
 /// The kinds of partition, for the short form without `partition`.
-const PARTITIONS: [&str; 7] = [
-    "majority", "minority", "halves", "isolate", "bridge", "ring", "one-way",
+const PARTITIONS: [&str; 8] = [
+    "majority", "minority", "halves", "isolate", "bridge", "ring", "one-way", "flap",
 ];
 
 /// What can be set on a link.
@@ -163,6 +182,7 @@ fn fitting(text: &str, options: &Options, request: &Request) -> Result<(), Wrong
             request,
             Request::Pause { .. }
                 | Request::Disk(_)
+                | Request::Stop { .. }
                 | Request::Network(NetworkRequest::LinkSet { .. })
         );
     let strangers = [
@@ -223,22 +243,12 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
     }
     let nodes = checked_nodes(&rest, count)?;
     let request = match verb {
-        "kill" => match kill(nodes, as_, options)? {
-            Request::Kill {
-                nodes,
-                signal,
-                restart_after_ms,
-                ..
-            } => Request::Kill {
-                nodes,
-                signal,
-                restart_after_ms,
-                lose_unsynced,
-                torn,
-            },
-            other => other,
+        "kill" => kill(nodes, as_, options, (lose_unsynced, torn))?,
+        "stop" => Request::Stop {
+            nodes,
+            for_ms: options.for_us.map(millis),
+            wait: false,
         },
-        "stop" => Request::Stop { nodes },
         "start" => Request::Start { nodes },
         "resume" => Request::Resume { nodes },
         "pause" => Request::Pause {
@@ -254,13 +264,22 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
         },
     };
     let lasts = options.for_us.or(options.restart_after_us).unwrap_or(0);
+    let cuts_links = matches!(
+        request,
+        Request::Kill {
+            death: Death::Host,
+            ..
+        }
+    );
+    let needs = match (cuts_links, lose_unsynced) {
+        (true, true) => Needs::LinksAndDisk,
+        (true, false) => Needs::Links,
+        (false, true) => Needs::Disk,
+        (false, false) => Needs::Processes,
+    };
     Ok(Deed {
         request,
-        needs: if lose_unsynced {
-            Needs::Disk
-        } else {
-            Needs::Processes
-        },
+        needs,
         lasts_us: lasts,
     })
 }
@@ -303,17 +322,29 @@ fn disk(rest: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
     })
 }
 
-fn kill(nodes: Vec<String>, as_: Option<&str>, options: &Options) -> Result<Request, Wrong> {
-    match as_ {
-        None | Some("process") => Ok(Request::Kill {
-            nodes,
-            signal: Signal::SIGKILL as i32,
-            restart_after_ms: options.restart_after_us.map(millis),
-            lose_unsynced: false,
-            torn: false,
-        }),
-        Some(way) => Err(Wrong::unknown("way to kill", way, &["process"])),
-    }
+fn kill(
+    nodes: Vec<String>,
+    as_: Option<&str>,
+    options: &Options,
+    (lose_unsynced, torn): (bool, bool),
+) -> Result<Request, Wrong> {
+    let death = match as_ {
+        None | Some("process") => Death::Process,
+        Some("host") => Death::Host,
+        Some(way) => {
+            let known = ["process", "host"];
+            return Err(Wrong::unknown("way to kill", way, &known));
+        }
+    };
+    Ok(Request::Kill {
+        nodes,
+        signal: Signal::SIGKILL as i32,
+        restart_after_ms: options.restart_after_us.map(millis),
+        lose_unsynced,
+        torn,
+        death,
+        wait: false,
+    })
 }
 
 impl Wrong {
@@ -367,13 +398,34 @@ fn style(options: &Options) -> Result<Style, Wrong> {
 }
 
 fn partition(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
+    let (words, clients) = match words {
+        [words @ .., "clients", "include"] => (words, Clients::Include),
+        [words @ .., "clients", "exclude"] => (words, Clients::Exclude),
+        [.., "clients", word] => {
+            let known = ["include", "exclude"];
+            return Err(Wrong::unknown("way with clients", word, &known));
+        }
+        words => (words, Clients::Between),
+    };
+    let (words, period_ms) = match words {
+        [words @ .., "period", time] if words.first() == Some(&"flap") => {
+            let us = Unit::Time.parse(time).map_err(Wrong::new)?;
+            (words, Some(millis(us)))
+        }
+        words => (words, None),
+    };
     let Some((kind, rest)) = words.split_first() else {
-        return Err(Wrong::new("a partition has no kind")
-            .hint("majority, minority, halves, isolate NODE, leader, bridge, ring, one-way A>B"));
+        return Err(Wrong::new("a partition has no kind").hint(
+            "majority, minority, halves, isolate NODE, leader, bridge, ring, one-way A>B, flap NODE",
+        ));
     };
     match (*kind, rest) {
         ("isolate", [_, ..]) => drop(checked_nodes(rest, count)?),
         ("one-way", [link]) if link.contains('>') => drop(checked_links(rest, count)?),
+        ("flap", [link]) => drop(checked_links(&[*link], count)?),
+        ("flap", _) => {
+            return Err(Wrong::new("\"flap\" names no node and no link").hint("flap n1 period 1s"));
+        }
         ("isolate", []) => return Err(Wrong::new("\"isolate\" has no node")),
         ("one-way", _) => {
             return Err(Wrong::new("\"one-way\" has no direction").hint("one-way leader>n2"));
@@ -387,6 +439,8 @@ fn partition(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong
     let request = PartitionRequest {
         words: words.iter().map(|word| (*word).to_owned()).collect(),
         style: style(options)?,
+        clients,
+        period_ms,
         for_ms: options.for_us.map(millis),
         wait: false,
     };
@@ -457,7 +511,7 @@ fn link_change(words: &[&str]) -> Result<LinkChange, Wrong> {
 
 fn heal(words: &[&str], count: u8) -> Result<Deed, Wrong> {
     let (what, core) = match words {
-        [] | ["all" | "net"] => (None, Vec::new()),
+        [] | ["all"] => (None, Vec::new()),
         ["core", nodes @ ..] if !nodes.is_empty() => {
             let split: Vec<&str> = nodes.iter().flat_map(|word| word.split(',')).collect();
             (None, checked_nodes(&split, count)?)
@@ -465,9 +519,13 @@ fn heal(words: &[&str], count: u8) -> Result<Deed, Wrong> {
         [id] => (Some((*id).to_owned()), Vec::new()),
         _ => {
             return Err(Wrong::new(
-                "\"heal\" takes all, net, one fault, or core n1,n2,n3",
+                "\"heal\" takes all, net, proc, one fault, or core n1,n2,n3",
             ));
         }
+    };
+    let needs = match what.as_deref() {
+        Some("net") => Needs::Links,
+        _ => Needs::Processes,
     };
     Ok(Deed {
         request: Request::Network(NetworkRequest::Heal {
@@ -475,7 +533,7 @@ fn heal(words: &[&str], count: u8) -> Result<Deed, Wrong> {
             core,
             wait: false,
         }),
-        needs: Needs::Links,
+        needs,
         lasts_us: 0,
     })
 }

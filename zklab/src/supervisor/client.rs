@@ -11,11 +11,48 @@ use super::home::Root;
 use super::protocol::{Frame, News, Request};
 use crate::event::LabEvent;
 use crate::failure::{Context, Exit, Failure};
-use crate::net::NetKind;
+use crate::id::NodeId;
+use crate::net::{self, Emulated, NetKind};
 use crate::node::SERVER_JVMFLAGS;
 
 /// The hidden subcommand that is the supervisor.
 pub const SUPERVISE: &str = "__supervise";
+
+/// The hidden subcommand that tries a network and ends.
+pub const TRY_NETWORK: &str = "__try-network";
+
+/// The best network that works here, found out by processes of this very program: whoever enters a user
+/// namespace does not come back, and has to be alone.
+#[must_use]
+pub fn best_network() -> NetKind {
+    let works = |kind: &NetKind| {
+        let program = std::env::current_exe().ok();
+        let status = program.and_then(|program| {
+            Command::new(program)
+                .arg(TRY_NETWORK)
+                .arg(kind.to_string())
+                .stdin(Stdio::null())
+                .status()
+                .ok()
+        });
+        *kind == NetKind::Loopback || status.is_some_and(|status| status.success())
+    };
+    let choices = NetKind::Auto.choices().iter();
+    choices.copied().find(works).unwrap_or(NetKind::Loopback)
+}
+
+/// Makes a network of this kind, small and for a moment.
+///
+/// # Errors
+/// If this machine does not let us; says what would.
+pub fn try_network(kind: &str) -> Result<(), Failure> {
+    let kind: NetKind = kind.parse().map_err(Failure::usage)?;
+    net::enter_user_namespace()?;
+    if kind.has_namespaces() {
+        drop(Emulated::create(kind, &[NodeId(1)], 0)?);
+    }
+    Ok(())
+}
 
 /// A conversation.
 #[derive(Debug)]
