@@ -267,9 +267,9 @@ impl Scenario {
     pub fn needs_links(&self) -> bool {
         let any_step = self.steps.iter().any(|step| {
             let options = step.first_options();
-            step.do_.iter().any(|text| {
-                words::parse(text, &options, u8::MAX).is_ok_and(|d| d.needs.links())
-            })
+            step.do_
+                .iter()
+                .any(|text| words::parse(text, &options, u8::MAX).is_ok_and(|d| d.needs.links()))
         });
         any_step || self.faults.iter().any(|fault| fault.kind != "process")
     }

@@ -184,19 +184,17 @@ impl Plan {
     /// Does a step need links that can be made bad?
     #[must_use]
     pub fn needs_links(&self) -> Option<&Step> {
-        self.steps.iter().find(|step| {
-            step.deed(self.total())
-                .is_ok_and(|deed| deed.needs.links())
-        })
+        self.steps
+            .iter()
+            .find(|step| step.deed(self.total()).is_ok_and(|deed| deed.needs.links()))
     }
 
     /// Does a step need disks that are watched?
     #[must_use]
     pub fn needs_disk(&self) -> bool {
-        self.steps.iter().any(|step| {
-            step.deed(self.total())
-                .is_ok_and(|deed| deed.needs.disk())
-        })
+        self.steps
+            .iter()
+            .any(|step| step.deed(self.total()).is_ok_and(|deed| deed.needs.disk()))
     }
 
     /// A number for the load that no other part of the run uses.

@@ -12,9 +12,7 @@ use crate::failure::nearest;
 use crate::fault::{Clients, LinkChange, Style, change};
 use crate::id::NodeId;
 use crate::supervisor::network;
-use crate::supervisor::protocol::{
-    Death, DiskRequest, NetworkRequest, PartitionRequest, Request,
-};
+use crate::supervisor::protocol::{Death, DiskRequest, NetworkRequest, PartitionRequest, Request};
 
 /// What a step says beside its words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +95,7 @@ impl Wrong {
 }
 
 /// Words that a step can begin with.
-pub const VERBS: [&str; 20] = [
+pub const VERBS: [&str; 21] = [
     "kill",
     "stop",
     "start",
