@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::lab::NetArg;
 use super::run::FirstSeed;
 use super::value::duration;
+use crate::net::NetKind;
 
 /// `chaos`.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub struct ChaosArgs {
     pub server: Option<String>,
     /// The network
     #[arg(long, default_value = "auto")]
-    pub net: NetArg,
+    pub net: NetKind,
     /// Where the folders of rounds go that did not pass
     #[arg(long, default_value = "runs", value_name = "DIR")]
     pub runs: PathBuf,
@@ -76,7 +76,7 @@ pub struct ReplayArgs {
     pub server: Option<String>,
     /// The network
     #[arg(long, default_value = "auto")]
-    pub net: NetArg,
+    pub net: NetKind,
     /// Where the folders go
     #[arg(long, default_value = "runs", value_name = "DIR")]
     pub runs: PathBuf,

@@ -9,9 +9,10 @@ use zkd::prng::Prng;
 use super::Context;
 use super::run::{How, carry_out, exit, network, place};
 use crate::cli::run::{FirstSeed, Keep};
-use crate::cli::{ChaosArgs, NetArg, ReplayArgs, ShrinkArgs};
+use crate::cli::{ChaosArgs, ReplayArgs, ShrinkArgs};
 use crate::clock::{ms, now_us};
 use crate::failure::{Context as _, Exit, Failure};
+use crate::net::NetKind;
 use crate::report::cases as report;
 use crate::report::progress::Progress;
 use crate::scenario::chaos::Chaos;
@@ -36,7 +37,7 @@ fn how(keep: Keep) -> How {
     }
 }
 
-fn case(plan: Plan, servers: Servers, net: NetArg) -> Result<Case, Failure> {
+fn case(plan: Plan, servers: Servers, net: NetKind) -> Result<Case, Failure> {
     Ok(Case {
         net: network(net, &plan)?,
         plan,
@@ -245,7 +246,7 @@ pub(super) fn shrink(context: &Context, args: &ShrinkArgs) -> Result<Exit, Failu
 
 /// Runs a plan once more and leaves nothing; `None` if it could not be run.
 fn again(plan: &Plan, servers: &Servers, folder: &Path) -> Option<RunRecord> {
-    let mut case = case(plan.clone(), servers.clone(), NetArg::Auto).ok()?;
+    let mut case = case(plan.clone(), servers.clone(), NetKind::Auto).ok()?;
     case.folder = folder.to_owned();
     let record = crate::scenario::run(&case).ok();
     if let Ok(folder) = Folder::open(folder) {
