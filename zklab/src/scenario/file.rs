@@ -194,7 +194,7 @@ const NETS: [&str; 4] = ["auto", "tun", "packet", "loopback"];
 pub const FAULT_KINDS: [&str; 4] = ["partition", "process", "link", "disk"];
 /// The load unless told: a bit of everything.
 pub const MIX: &str =
-    "set=4,cas=3,get=3,watch=1,create=1,delete=1,seq=1,ephemeral=1,multi=1,sync=1";
+    "set=4,cas=3,get=3,watch=1,create=1,delete=1,seq=1,ephemeral=1,multi=1,sync=1,move=1";
 
 impl Scenario {
     /// Reads a file.

@@ -241,6 +241,7 @@ pub fn judge(history: &History, rules: &[Rule]) -> Verdict {
     real_time::check(&timeline, &answers, &mut findings);
     state::check(&timeline, &mut findings);
     session::check(&sessions, &mut findings);
+    session::moved(&timeline, &mut findings);
     sync::check(&sessions, &answers, &mut findings);
     watches::check(&sessions, &timeline, &mut findings);
     ephemerals::check(&timeline, &mut findings);

@@ -2,8 +2,9 @@
 
 use zkd::ids::Zxid;
 
-use super::{Findings, Rule, Sessions};
-use crate::observe::history::{OpIndex, Outcome, PathId};
+use super::timeline::Timeline;
+use super::{Findings, Rule, Sessions, op_index};
+use crate::observe::history::{OpIndex, Outcome, PathId, SessionIndex};
 
 pub(super) fn check(sessions: &Sessions, findings: &mut Findings<'_>) {
     let history = findings.history;
@@ -67,6 +68,44 @@ pub(super) fn check(sessions: &Sessions, findings: &mut Findings<'_>) {
                     || format!("the session saw {path} as changed at {m0} and then as at {m1}");
                 findings.broken(Rule::SessionFifo, what, &[first, second]);
             }
+        }
+    }
+}
+
+/// The writes of a session take place in the order in which they were sent, also those that were never answered: what
+/// a server still has of a session that went on elsewhere must be refused.
+pub(super) fn moved(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
+    let history = timeline.history;
+    let mut writes: Vec<(SessionIndex, i32, Zxid, OpIndex)> = Vec::new();
+    for (index, op) in history.ops.iter().enumerate() {
+        let index = op_index(index);
+        if op.kind.is_write()
+            && let Some(zxid) = timeline.zxid_of(index)
+        {
+            writes.push((op.session, op.xid, zxid, index));
+        }
+    }
+    writes.sort_unstable();
+    let unanswered = |index: OpIndex| !history.ops[index.at()].is_answered();
+    for of_one in writes.chunk_by(|a, b| a.0 == b.0) {
+        let mut newest: Option<(Zxid, OpIndex)> = None;
+        for (_, _, zxid, index) in of_one.iter().copied() {
+            if unanswered(index) {
+                findings.looked(Rule::SessionFifo);
+            }
+            // Where both were answered, their order was judged with all other answers.
+            if let Some((earlier, by)) = newest
+                && zxid <= earlier
+                && (unanswered(index) || unanswered(by))
+            {
+                let what = || {
+                    format!(
+                        "a write that was sent later got {zxid}, one that was sent earlier over another connection {earlier}"
+                    )
+                };
+                findings.broken(Rule::SessionFifo, what, &[by, index]);
+            }
+            newest = newest.max(Some((zxid, index)));
         }
     }
 }

@@ -329,9 +329,17 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
     for mutation in mutations {
         findings.looked(Rule::AckedWrites);
         let mut broken = |what: String| {
-            let witness: Vec<OpIndex> =
-                previous.iter().map(|m| m.op).chain([mutation.op]).collect();
-            findings.broken(Rule::AckedWrites, || what, &witness);
+            // A multi that was refused on the way is the nearest cause.
+            let since = previous.map_or(Zxid::ZERO, |m| m.zxid);
+            let half = timeline.refused_multi(mutation.path, since, mutation.zxid);
+            let rule = if half.is_some() {
+                Rule::Multi
+            } else {
+                Rule::AckedWrites
+            };
+            let first = previous.iter().map(|m| m.op).chain(half);
+            let witness: Vec<OpIndex> = first.chain([mutation.op]).collect();
+            findings.broken(rule, || what, &witness);
         };
         let gone = previous.is_some_and(|previous| previous.change == Change::Gone);
         match mutation.change {

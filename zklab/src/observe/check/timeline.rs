@@ -229,6 +229,19 @@ impl<'h> Timeline<'h> {
             .filter(|mutations| !mutations.is_empty())
     }
 
+    /// A multi on this znode that was refused between these states.
+    pub(super) fn refused_multi(&self, path: PathId, after: Zxid, before: Zxid) -> Option<OpIndex> {
+        let history = self.history;
+        let found = history.ops.iter().position(|op| {
+            op.kind == Kind::Multi
+                && op.is_ordered_failure()
+                && op.zxid > after
+                && op.zxid < before
+                && history.parts_of(op).iter().any(|part| part.path == path)
+        });
+        found.map(op_index)
+    }
+
     /// The last known change up to this state.
     pub(super) fn at(&self, path: PathId, zxid: Zxid) -> Option<&Mutation> {
         let mutations = self.of_path(path);

@@ -71,6 +71,10 @@ pub(super) struct Client {
     /// The versions it saw last, for compare-and-set.
     versions: HashMap<String, i32>,
     is_closed: bool,
+    /// It has just left this server on purpose.
+    left: Option<SocketAddr>,
+    /// Where its connection goes.
+    at: Option<SocketAddr>,
 }
 
 impl Client {
@@ -99,6 +103,8 @@ impl Client {
             pinged: false,
             versions: HashMap::new(),
             is_closed: false,
+            left: None,
+            at: None,
         }
     }
 
@@ -109,6 +115,11 @@ impl Client {
             let is_over = Instant::now() >= reins.until();
             if self.link.is_none() {
                 self.connect().await;
+                if self.link.is_some() && self.left.take().is_some() && !is_over {
+                    // What it sent before it left must be ordered before this, or never.
+                    let path = self.register();
+                    self.ask(Ask::new(Kind::Set, path)).await;
+                }
                 continue;
             }
             if is_over && self.pending.is_empty() {
@@ -221,10 +232,14 @@ impl Client {
     }
 
     async fn connect(&mut self) {
-        let address = *self.prng.pick(&self.addresses);
+        let mut address = *self.prng.pick(&self.addresses);
+        if self.left == Some(address) {
+            address = *self.prng.pick(&self.addresses);
+        }
         match Link::open(address, &self.ticket, self.timeout, CONNECT).await {
             Ok((link, ticket)) => {
                 self.link = Some(link);
+                self.at = Some(address);
                 self.ticket = ticket;
                 self.conn += 1;
                 self.pos = 0;
@@ -387,6 +402,11 @@ impl Client {
         if let Some(read) = again {
             self.ask(read).await;
         }
+        // A connection costs more than a request, so only some of these really go.
+        if work == Work::Move && self.prng.one_in(4) {
+            self.left = self.at;
+            self.lost();
+        }
     }
 
     fn place(&mut self, dir: &str, count: u64) -> String {
@@ -431,7 +451,8 @@ impl Client {
                 let dir = if self.prng.one_in(4) { "e" } else { "n" };
                 Ask::new(Kind::Delete, self.place(dir, PLACES))
             }
-            Work::Seq => {
+            // What a sequential create did can be told at the end, whatever became of its answer.
+            Work::Seq | Work::Move => {
                 let mut ask = Ask::new(Kind::Create, format!("{}/s/q-", self.root));
                 ask.sequential = true;
                 ask

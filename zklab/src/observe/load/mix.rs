@@ -27,9 +27,11 @@ pub enum Work {
     Multi,
     /// Sync and read.
     Sync,
+    /// Write, and go on at another server without waiting for the answer.
+    Move,
 }
 
-const WORDS: [(&str, Work); 10] = [
+const WORDS: [(&str, Work); 11] = [
     ("cas", Work::Cas),
     ("set", Work::Set),
     ("get", Work::Get),
@@ -40,6 +42,7 @@ const WORDS: [(&str, Work); 10] = [
     ("ephemeral", Work::Ephemeral),
     ("multi", Work::Multi),
     ("sync", Work::Sync),
+    ("move", Work::Move),
 ];
 
 /// Kinds of work with their weights.
@@ -85,7 +88,7 @@ impl Mix {
 
     /// The words that a mix is made of.
     #[must_use]
-    pub fn words() -> [&'static str; 10] {
+    pub fn words() -> [&'static str; 11] {
         WORDS.map(|(word, _)| word)
     }
 
