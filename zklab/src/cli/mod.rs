@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod client;
+pub mod digest;
 pub mod lab;
 pub mod network;
 pub mod nodes;
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 
 pub use self::chaos::{ChaosArgs, ReplayArgs, ScenarioCommand, ShrinkArgs};
 pub use self::client::{CliArgs, ClientCli, ClientCommand};
+pub use self::digest::DigestArgs;
 pub use self::lab::{DownArgs, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
 pub use self::nodes::{
@@ -114,6 +116,8 @@ pub enum Command {
     KillLeader(KillLeaderArgs),
     /// Kill nodes
     Kill(KillArgs),
+    /// Compare the trees of all nodes at one zxid
+    Digest(DigestArgs),
     /// Make the syncs of nodes slow, or let them fail
     Disk(DiskArgs),
     /// Start nodes that are down

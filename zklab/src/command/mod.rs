@@ -4,6 +4,7 @@ mod again;
 mod bench;
 mod check;
 mod cli;
+mod digest;
 mod doctor;
 mod events;
 mod exec;
@@ -120,6 +121,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Env => labs::env(context),
         Command::KillLeader(args) => kill_leader::run(context, &args),
         Command::Kill(args) => nodes::kill(context, args),
+        Command::Digest(args) => digest::run(context, &args),
         Command::Disk(args) => nodes::disk(context, args),
         Command::Start(args) => nodes::act(context, &Request::Start { nodes: args.nodes }),
         Command::Stop(args) => nodes::stop(context, args),

@@ -8,5 +8,6 @@ pub mod history;
 pub mod load;
 pub mod logs;
 pub mod stall;
+pub mod trees;
 pub mod waterfall;
 pub mod wire;

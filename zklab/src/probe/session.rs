@@ -19,8 +19,8 @@ use zkd::jute::{DecodeError, Reader, Record, Writer};
 use zkd::record::data::{Acl, Id, Stat};
 use zkd::record::opcode::OpCode;
 use zkd::record::proto::{
-    ConnectRequest, ConnectResponse, CreateRequest, DataResponse, OptPathRequest, PathWatchRequest,
-    ReplyHeader, RequestHeader, SetDataRequest,
+    ChildrenStatResponse, ConnectRequest, ConnectResponse, CreateRequest, DataResponse,
+    OptPathRequest, PathWatchRequest, ReplyHeader, RequestHeader, SetDataRequest,
 };
 
 /// A longer answer is not one of ours.
@@ -195,6 +195,37 @@ impl Session {
             .call(OpCode::GetData, |out| request.encode(out))
             .await?;
         Ok(DataResponse::decode(&mut Reader::new(&body))?)
+    }
+
+    /// As [`Self::get`], with the zxid of the state that the answer shows.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn look(&mut self, path: &str) -> Result<(Zxid, DataResponse), SessionError> {
+        let request = PathWatchRequest {
+            path: path.to_owned(),
+            watch: false,
+        };
+        let (zxid, body) = self
+            .call(OpCode::GetData, |out| request.encode(out))
+            .await?;
+        Ok((zxid, DataResponse::decode(&mut Reader::new(&body))?))
+    }
+
+    /// The names of the children of a znode, and the zxid of the state that shows them.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn children(&mut self, path: &str) -> Result<(Zxid, Vec<String>), SessionError> {
+        let request = PathWatchRequest {
+            path: path.to_owned(),
+            watch: false,
+        };
+        let (zxid, body) = self
+            .call(OpCode::GetChildren2, |out| request.encode(out))
+            .await?;
+        let answer = ChildrenStatResponse::decode(&mut Reader::new(&body))?;
+        Ok((zxid, answer.children))
     }
 
     /// Waits until this server has everything the leader had committed.

@@ -36,6 +36,9 @@ pub(super) fn check(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
         findings.broken(Rule::AckedWrites, what, &[*op]);
     }
     for (index, op) in history.ops.iter().enumerate() {
+        if op.kind == Kind::Multi && op.is_answered() {
+            findings.looked(Rule::Multi);
+        }
         answer(timeline, op_index(index), op, findings);
     }
     for last in &history.finals {

@@ -291,6 +291,22 @@ fn ephemeral() -> Vec<OpLine<'static>> {
 }
 
 #[test]
+fn what_a_session_left_behind_comes_before_what_it_wrote_elsewhere() {
+    let moved = |left_at: i64| {
+        let left = ended(
+            op(1, 1, (0, u64::MAX), Kind::Set, "/r", 0),
+            Outcome::Unknown,
+        );
+        let mut elsewhere = shows(op(2, 1, (10, 20), Kind::Set, "/q", 5), 1, 5, 1, 2);
+        elsewhere.conn = 2;
+        let found = shows(op(3, 2, (30, 40), Kind::Get, "/r", 9), 1, left_at, 1, 1);
+        broken(&ops(vec![left, elsewhere, found]))
+    };
+    assert_eq!(moved(4), []);
+    assert_eq!(moved(7), [Rule::SessionFifo]);
+}
+
+#[test]
 fn ephemerals_go_with_their_session_and_not_before() {
     assert_eq!(broken(&ops(ephemeral())), []);
     let mut outlives = ephemeral();
