@@ -312,7 +312,9 @@ pub struct Event {
 }
 
 impl Event {
-    fn of(value: Value) -> Self {
+    /// Of an object as it stands in the stream.
+    #[must_use]
+    pub fn of(value: Value) -> Self {
         Self {
             t_us: count(&value, "t_us"),
             node: text(&value, "node"),

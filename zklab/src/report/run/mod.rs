@@ -11,6 +11,8 @@ mod load;
 mod markdown;
 mod markup;
 mod story;
+#[cfg(test)]
+mod tests;
 mod witness;
 mod words;
 

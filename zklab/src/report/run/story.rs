@@ -63,6 +63,21 @@ impl LaneState {
         }
     }
 
+    /// What an event makes of its node, if it says so.
+    #[must_use]
+    pub fn of_event(event: &Event) -> Option<Self> {
+        match event.kind.as_str() {
+            "node.spawned" | "node.not_serving" | "node.stepped_down" => Some(Self::Joining),
+            "election.started" => Some(Self::Looking),
+            "node.role" if event.text("role") == "looking" => Some(Self::Looking),
+            "node.role" => Some(Self::Joining),
+            "node.serving" => Some(Self::of_role(&event.text("role"))),
+            "leader.elected" if event.src == "wire" => Some(Self::Leader),
+            "node.exited" => Some(Self::Down),
+            _ => None,
+        }
+    }
+
     fn of_role(role: &str) -> Self {
         match role {
             "leader" | "standalone" => Self::Leader,
@@ -127,6 +142,61 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Of the event that tells of it, standing until `end_us`.
+    #[must_use]
+    pub fn of(event: &Event, end_us: u64) -> Self {
+        let text = event.text("fault");
+        let mut what = event.text("what");
+        if what.is_empty() {
+            what = kind_of(&text);
+        }
+        let mut nodes = event.names("nodes");
+        if nodes.is_empty() && !event.node.is_empty() {
+            nodes.push(event.node.clone());
+        }
+        let at_us = event.rest["effective_us"].as_u64();
+        Self {
+            id: event.text("id"),
+            what,
+            text,
+            nodes,
+            links: event.names("links"),
+            // Faults are told when they stand; some know that better than their event.
+            from_us: at_us
+                .filter(|at| at.abs_diff(event.t_us) < 1_000_000)
+                .unwrap_or(event.t_us),
+            to_us: end_us.max(event.t_us),
+            stands: true,
+        }
+    }
+
+    /// Its id, where it has one, and what it is.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.id.is_empty() {
+            self.text.clone()
+        } else {
+            format!("{} {}", self.id, self.text)
+        }
+    }
+
+    /// Does this event end it? A kill ends when the node is started again.
+    #[must_use]
+    pub fn is_ended_by(&self, event: &Event) -> bool {
+        match event.kind.as_str() {
+            "fault.off" => {
+                let (id, text) = (event.text("id"), event.text("fault"));
+                if id.is_empty() {
+                    self.text == text || text.starts_with(&self.text)
+                } else {
+                    self.id == id
+                }
+            }
+            "node.spawned" => self.what == "kill" && self.nodes.contains(&event.node),
+            _ => false,
+        }
+    }
+
     /// Is this node hit? Where only links are told: those that lost about as many as any other.
     #[must_use]
     pub fn hits(&self, node: &str) -> bool {
@@ -249,20 +319,6 @@ fn nodes_of(folder: &Folder) -> Vec<String> {
     nodes
 }
 
-/// What an event makes of its node, if it says so.
-fn state_of(event: &Event) -> Option<LaneState> {
-    match event.kind.as_str() {
-        "node.spawned" | "node.not_serving" | "node.stepped_down" => Some(LaneState::Joining),
-        "election.started" => Some(LaneState::Looking),
-        "node.role" if event.text("role") == "looking" => Some(LaneState::Looking),
-        "node.role" => Some(LaneState::Joining),
-        "node.serving" => Some(LaneState::of_role(&event.text("role"))),
-        "leader.elected" if event.src == "wire" => Some(LaneState::Leader),
-        "node.exited" => Some(LaneState::Down),
-        _ => None,
-    }
-}
-
 fn state_of_sample(sample: &Sample) -> Option<LaneState> {
     match sample.state.as_str() {
         "serving" => Some(LaneState::of_role(&sample.role)),
@@ -280,7 +336,7 @@ fn lane(folder: &Folder, node: &str, end_us: u64) -> Lane {
     let told = |event: &&Event| !tells || event.src != "wire";
     let mut changes: Vec<(u64, LaneState)> = of_node()
         .filter(told)
-        .filter_map(|event| Some((event.t_us, state_of(event)?)))
+        .filter_map(|event| Some((event.t_us, LaneState::of_event(event)?)))
         .collect();
     if !tells {
         let samples = folder.samples.iter().filter(|sample| sample.node == node);
@@ -345,68 +401,20 @@ fn kind_of(text: &str) -> String {
     kind.to_owned()
 }
 
-/// Faults from their beginning to their end. Kills end when the node is started again.
+/// Faults from their beginning to their end.
 fn faults(events: &[Event], end_us: u64) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     for event in events {
-        match event.kind.as_str() {
-            "fault.on" => faults.push(fault_on(event, end_us)),
-            "fault.off" => {
-                let (id, text) = (event.text("id"), event.text("fault"));
-                let same = |fault: &&mut Fault| {
-                    if id.is_empty() {
-                        fault.text == text || text.starts_with(&fault.text)
-                    } else {
-                        fault.id == id
-                    }
-                };
-                let off = faults
-                    .iter_mut()
-                    .rev()
-                    .filter(|fault| fault.stands)
-                    .find(same);
-                if let Some(fault) = off {
-                    (fault.to_us, fault.stands) = (event.t_us, false);
-                }
-            }
-            "node.spawned" => {
-                let killed = |fault: &&mut Fault| {
-                    fault.stands && fault.what == "kill" && fault.nodes.contains(&event.node)
-                };
-                for fault in faults.iter_mut().filter(killed) {
-                    (fault.to_us, fault.stands) = (event.t_us, false);
-                }
-            }
-            _ => {}
+        if event.kind == "fault.on" {
+            faults.push(Fault::of(event, end_us));
+            continue;
+        }
+        let mut standing = faults.iter_mut().rev().filter(|fault| fault.stands);
+        if let Some(fault) = standing.find(|fault| fault.is_ended_by(event)) {
+            (fault.to_us, fault.stands) = (event.t_us, false);
         }
     }
     faults
-}
-
-fn fault_on(event: &Event, end_us: u64) -> Fault {
-    let text = event.text("fault");
-    let mut what = event.text("what");
-    if what.is_empty() {
-        what = kind_of(&text);
-    }
-    let mut nodes = event.names("nodes");
-    if nodes.is_empty() && !event.node.is_empty() {
-        nodes.push(event.node.clone());
-    }
-    let at_us = event.rest["effective_us"].as_u64();
-    Fault {
-        id: event.text("id"),
-        what,
-        text,
-        nodes,
-        links: event.names("links"),
-        // Faults are told when they stand; some know that better than their event.
-        from_us: at_us
-            .filter(|at| at.abs_diff(event.t_us) < 1_000_000)
-            .unwrap_or(event.t_us),
-        to_us: end_us.max(event.t_us),
-        stands: true,
-    }
 }
 
 fn epochs(events: &[Event], samples: &[Sample]) -> Vec<Epoch> {

@@ -28,7 +28,7 @@
   let from = 0, to = end;
   const x = (t) => left + (t - from) / (to - from) * span;
   const ns = (tag, attributes) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    const element = document.createElementNS(svg.namespaceURI, tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
   };

@@ -254,7 +254,7 @@ fn pack(faults: &[Fault], scale: Scale) -> Vec<usize> {
         .iter()
         .map(|fault| {
             let begin = scale.x(fault.from_us);
-            let text = fault_name(fault).chars().count() as f64 * LETTER + 10.0;
+            let text = fault.name().chars().count() as f64 * LETTER + 10.0;
             let end = scale.x(fault.to_us).max(begin + text);
             let free = ends.iter().position(|end| *end <= begin);
             let row = free.unwrap_or(ends.len()).min(FAULT_ROWS_MAX - 1);
@@ -266,14 +266,6 @@ fn pack(faults: &[Fault], scale: Scale) -> Vec<usize> {
             row
         })
         .collect()
-}
-
-fn fault_name(fault: &Fault) -> String {
-    if fault.id.is_empty() || fault.text.starts_with(&fault.id) {
-        fault.text.clone()
-    } else {
-        format!("{} {}", fault.id, fault.text)
-    }
 }
 
 /// A bar with its name above the lanes, and a band across the lanes of the nodes that it hit.
@@ -297,7 +289,7 @@ fn draw_faults(
         };
         let title = format!(
             "{}: from {} {until}{}{}",
-            fault_name(fault),
+            fault.name(),
             moment(fault.from_us),
             listed("; nodes ", &fault.nodes),
             listed("; links ", &fault.links),
@@ -341,7 +333,7 @@ fn draw_faults(
             }
         });
         let end_us = story.end_us.max(fault.to_us);
-        let text = ("onpage", &fault_name(fault)[..]);
+        let text = ("onpage", &fault.name()[..]);
         label(page, text, (fault.from_us, end_us), y + 11.0, scale);
     }
 }
