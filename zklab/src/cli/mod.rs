@@ -25,7 +25,7 @@ pub use self::nodes::{
     DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
 };
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
-pub use self::report::ReportArgs;
+pub use self::report::{ReportArgs, WatchArgs};
 pub use self::run::RunArgs;
 pub use self::value::{data_dir, duration, version_of};
 pub use self::wire::MessageArgs;
@@ -175,6 +175,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Make the report of a run that is over: a page, JUnit XML, Markdown, a comparison
     Report(ReportArgs),
+    /// Watch a lab live, and make its life hard with a few keys
+    Watch(WatchArgs),
     /// Print ZK_HOSTS for other programs: eval "$(zklab env)"
     Env,
     /// Say what works on this machine, and how to fix what does not

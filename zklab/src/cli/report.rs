@@ -23,3 +23,13 @@ pub struct ReportArgs {
     #[arg(long, value_name = "RUN", num_args = 2..=3, conflicts_with_all = ["runs", "junit"])]
     pub compare: Vec<PathBuf>,
 }
+
+/// `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The lab's name (default: that of --lab)
+    pub name: Option<String>,
+    /// Do not write now and then to see how long that takes
+    #[arg(long)]
+    pub no_probe: bool,
+}

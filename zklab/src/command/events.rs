@@ -194,7 +194,7 @@ fn message(note: &WireNote) -> String {
 }
 
 /// What an event says beyond its kind.
-fn text(kind: &LabEventKind) -> String {
+pub(super) fn text(kind: &LabEventKind) -> String {
     use LabEventKind as K;
     match kind {
         K::NodeSpawned { pid } => format!("process {pid}"),

@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod scenario;
 mod up;
+mod watch;
 mod wire;
 
 use std::io;
@@ -139,6 +140,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Scenario { command } => scenario::run(context, command),
         Command::Check(args) => check::run(context, &args),
         Command::Report(args) => report::run(context, &args),
+        Command::Watch(args) => watch::run(context, args),
         Command::Cli(args) => cli::run(context, args),
         Command::Doctor => Ok(doctor::run(context)),
         Command::Completions { shell } => {
