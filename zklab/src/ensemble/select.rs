@@ -24,7 +24,18 @@ pub const ROLES: [&str; 9] = [
 /// Whether the word can name nodes of some lab.
 #[must_use]
 pub fn is_node_word(word: &str) -> bool {
-    ROLES.contains(&word) || word.parse::<NodeId>().is_ok()
+    ROLES.contains(&word) || word.parse::<NodeId>().is_ok() || indexed(word).is_some()
+}
+
+/// `follower[1]`: the second follower by number; observers too.
+fn indexed(word: &str) -> Option<(Role, usize)> {
+    let (role, index) = word.strip_suffix(']')?.split_once('[')?;
+    let role = match role {
+        "follower" | "followers" => Role::Follower,
+        "observer" | "observers" => Role::Observer,
+        _ => return None,
+    };
+    Some((role, index.parse().ok()?))
 }
 
 /// The nodes that `words` name, each once, in the order given.

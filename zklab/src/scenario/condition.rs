@@ -1,6 +1,7 @@
 //! What a step waits for: another step, an event, or a state of the lab.
 
 use super::amount::{Choice, Unit};
+use super::message;
 use super::text::Value;
 use super::words::{self, Options};
 use crate::event::{LabEvent, LabEventKind, Role};
@@ -82,6 +83,21 @@ pub enum Condition {
     Epoch(i64),
     /// So many writes of the load were acknowledged.
     Writes(u64),
+    /// A message between servers was seen.
+    Wire(MessageWish),
+}
+
+/// A message between servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageWish {
+    /// Its name.
+    pub message: String,
+    /// Its sender, as typed.
+    pub from: Option<String>,
+    /// Its receiver, as typed.
+    pub to: Option<String>,
+    /// Which, counted from when the step began to wait.
+    pub nth: u64,
 }
 
 /// Reads `kill`, `kill+500ms`, `leader.elected+1s`.
@@ -106,7 +122,29 @@ pub(super) fn after(value: &Value<'_>) -> Result<After, Failure> {
     })
 }
 
-const KEYS: [&str; 7] = ["event", "node", "nth", "state", "quorum", "epoch", "writes"];
+const KEYS: [&str; 11] = [
+    "event",
+    "node",
+    "nth",
+    "state",
+    "quorum",
+    "epoch",
+    "writes",
+    "wire",
+    "from",
+    "to",
+    "zxid_count",
+];
+
+/// The number in `{ zxid_count = 3 }`, if it is that.
+///
+/// # Errors
+/// If it is no table, or has an unknown key.
+pub(super) fn zxid_count(value: &Value<'_>) -> Result<Option<u64>, Failure> {
+    let section = value.section("when", &KEYS)?;
+    let count = section.get("zxid_count");
+    count.map(|v| v.amount(Unit::Count)).transpose()
+}
 
 /// Reads `{ event = "leader.elected", nth = 2 }` and its like.
 ///
@@ -130,14 +168,13 @@ pub(super) fn read(value: &Value<'_>, count: u8) -> Result<Condition, Failure> {
         }
     };
     let number = |key| section.get(key).map(|v| v.amount(Unit::Count)).transpose();
-    let kinds: Vec<&str> = ["event", "state", "quorum", "epoch", "writes"]
+    let kinds: Vec<&str> = ["event", "state", "quorum", "epoch", "writes", "wire"]
         .into_iter()
         .filter(|key| section.get(key).is_some())
         .collect();
     let [kind] = kinds[..] else {
-        return Err(
-            section.wrong("\"when\" needs exactly one of event, state, quorum, epoch, writes")
-        );
+        return Err(section
+            .wrong("\"when\" needs exactly one of event, state, quorum, epoch, writes, wire"));
     };
     match kind {
         "event" => Ok(Condition::Event {
@@ -149,6 +186,24 @@ pub(super) fn read(value: &Value<'_>, count: u8) -> Result<Condition, Failure> {
             state: section.need("state")?.word(&STATES)?,
             node: node.ok_or_else(|| section.wrong("\"state\" needs a \"node\""))?,
         }),
+        "wire" => {
+            let value = section.need("wire")?;
+            let node = |key| -> Result<Option<String>, Failure> {
+                let Some(value) = section.get(key) else {
+                    return Ok(None);
+                };
+                let word = value.text()?;
+                words::parse(&format!("pause {word}"), &Options::default(), count)
+                    .map_err(|wrong| value.wrong(wrong.cause))?;
+                Ok(Some(word))
+            };
+            Ok(Condition::Wire(MessageWish {
+                message: message::name(&value.text()?).map_err(|wrong| value.wrong(wrong.cause))?,
+                from: node("from")?,
+                to: node("to")?,
+                nth: number("nth")?.unwrap_or(1).max(1),
+            }))
+        }
         "quorum" => Ok(Condition::Quorum(section.need("quorum")?.truth()?)),
         "epoch" => {
             let epoch = number("epoch")?.unwrap_or(0);
@@ -217,6 +272,8 @@ impl Seen {
             Condition::Quorum(wanted) => self.quorum == *wanted,
             Condition::Epoch(epoch) => self.epoch >= *epoch,
             Condition::Writes(wanted) => writes >= *wanted,
+            // The supervisor is asked for it; events do not tell of most messages.
+            Condition::Wire(_) => false,
         }
     }
 }

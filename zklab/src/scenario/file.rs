@@ -169,7 +169,7 @@ pub(super) const KEYS: [&str; 13] = [
 const LAB_KEYS: [&str; 5] = ["nodes", "observers", "tick", "net", "data"];
 const LOAD_KEYS: [&str; 4] = ["clients", "rate", "mix", "session_timeout"];
 /// Keys of a step.
-pub(super) const STEP_KEYS: [&str; 14] = [
+pub(super) const STEP_KEYS: [&str; 19] = [
     "id",
     "do",
     "as",
@@ -184,6 +184,11 @@ pub(super) const STEP_KEYS: [&str; 14] = [
     "optional",
     "lose_unsynced",
     "torn",
+    "from",
+    "to",
+    "nth",
+    "count",
+    "zxid",
 ];
 const FAULT_KEYS: [&str; 14] = [
     "kind", "do", "style", "on", "weight", "hold", "max_down", "delay", "jitter", "loss", "dup",
@@ -455,10 +460,28 @@ fn step(section: &Section<'_>, index: usize, count: u8) -> Result<StepModel, Fai
                 .for_each(|text| *text = format!("{text} {word}"));
         }
     }
+    for key in ["from", "to", "nth", "count", "zxid"] {
+        if let Some(value) = section.get(key) {
+            let word = value.plain()?;
+            do_.iter_mut()
+                .for_each(|text| *text = format!("{text} {key} {word}"));
+        }
+    }
+    // `when = { zxid_count = 3 }` is the third of the messages.
+    let mut when = section.get("when");
+    if let Some(nth) = when
+        .map(|value| condition::zxid_count(&value))
+        .transpose()?
+        .flatten()
+    {
+        do_.iter_mut()
+            .for_each(|text| *text = format!("{text} nth {nth}"));
+        when = None;
+    }
     let step = StepModel {
         id,
         line: section.line(),
-        do_,
+        do_: do_.clone(),
         as_: texts("as")?,
         style: texts("style")?,
         for_: time("for")?,
@@ -468,10 +491,7 @@ fn step(section: &Section<'_>, index: usize, count: u8) -> Result<StepModel, Fai
             .get("after")
             .map(|v| condition::after(&v))
             .transpose()?,
-        when: section
-            .get("when")
-            .map(|v| condition::read(&v, count))
-            .transpose()?,
+        when: when.map(|v| condition::read(&v, count)).transpose()?,
         repeat: match section.get("repeat") {
             Some(repeat) => within(&repeat, Unit::Count, 1, 10_000)?,
             None => Choice::fixed(1),
@@ -480,8 +500,8 @@ fn step(section: &Section<'_>, index: usize, count: u8) -> Result<StepModel, Fai
         optional: section.get("optional").map_or(Ok(false), |v| v.truth())?,
     };
     let options = step.first_options();
-    for item in deeds.items() {
-        words::parse(&item.text()?, &options, count).map_err(|wrong| said(&item, wrong))?;
+    for (item, text) in deeds.items().iter().zip(&do_) {
+        words::parse(text, &options, count).map_err(|wrong| said(item, wrong))?;
     }
     for (key, words) in [("as", &step.as_), ("style", &step.style)] {
         for (index, word) in words.iter().enumerate() {

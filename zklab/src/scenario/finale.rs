@@ -174,8 +174,8 @@ impl Stage {
         self.notes().schedule.push(line);
     }
 
-    /// Waits until these nodes (or all) serve in one epoch with one leader among them, and have caught up with where
-    /// it stood at first; how long that took.
+    /// Waits until these nodes (or all) serve with one leader, and have caught up with where it stood at first; how
+    /// long that took. A leader outside the core will do as long as the core can follow it.
     async fn serve(&self, only: Option<Vec<NodeId>>, patience: Duration) -> Option<u64> {
         let begin = self.lab.now();
         let deadline = Instant::now() + patience;

@@ -20,6 +20,7 @@ pub mod folder;
 pub mod host;
 mod judge;
 mod lab;
+mod message;
 pub mod plan;
 pub mod record;
 mod render;

@@ -97,6 +97,19 @@ fn condition(condition: &Condition) -> String {
         Condition::Quorum(wanted) => format!("{{ quorum = {wanted} }}"),
         Condition::Epoch(epoch) => format!("{{ epoch = {epoch} }}"),
         Condition::Writes(count) => format!("{{ writes = {count} }}"),
+        Condition::Wire(wish) => {
+            let node = |key: &str, node: &Option<String>| {
+                node.as_deref()
+                    .map_or_else(String::new, |node| format!(", {key} = {}", quoted(node)))
+            };
+            format!(
+                "{{ wire = {}{}{}, nth = {} }}",
+                quoted(&wish.message),
+                node("from", &wish.from),
+                node("to", &wish.to),
+                wish.nth
+            )
+        }
     }
 }
 

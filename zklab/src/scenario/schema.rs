@@ -26,10 +26,12 @@ pub fn schema() -> Value {
         "when": table(json!({
             "event": { "enum": EVENTS }, "node": { "type": "string" }, "nth": { "type": "integer" },
             "state": { "type": "string" }, "quorum": { "type": "boolean" }, "epoch": { "type": "integer" },
-            "writes": { "type": "integer" },
+            "writes": { "type": "integer" }, "wire": { "type": "string" }, "from": { "type": "string" },
+            "to": { "type": "string" }, "zxid_count": { "type": "integer" },
         })),
         "repeat": count, "every": time, "optional": { "type": "boolean" },
         "lose_unsynced": { "type": "boolean" }, "torn": { "type": "boolean" },
+        "from": words, "to": words, "nth": { "type": "integer" }, "count": { "type": "integer" }, "zxid": words,
     }));
     step["required"] = json!(["do"]);
     let mut fault = table(json!({

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::condition::{Condition, Seen};
 use super::lab::Lab;
+use super::message;
 use super::plan::{Anchor, Plan, Step};
 use super::record::{Sample, ScheduleLine};
 use super::words::Deed;
@@ -165,6 +166,13 @@ impl Stage {
             self.until(self.begin_us + at_us).await;
         }
         match &step.when {
+            Some(Condition::Wire(wish)) => {
+                let seen = self.lab.ask::<Value>(message::watch(wish));
+                match tokio::time::timeout_at(self.deadline(), seen).await {
+                    Ok(seen) => seen.map(drop).map_err(|failure| failure.cause),
+                    Err(_) => Err(format!("no {} was seen", wish.message)),
+                }
+            }
             Some(condition) => self.until_holds(condition).await,
             None => Ok(()),
         }

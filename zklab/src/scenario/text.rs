@@ -206,6 +206,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A text or a number, as one word.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub(super) fn plain(&self) -> Result<String, Failure> {
+        self.written()
+            .ok_or_else(|| self.is_no("a text or a number"))
+    }
+
     /// One amount.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 use nix::sys::signal::Signal;
 
 use super::amount::Unit;
+use super::message;
 use crate::ensemble::select;
 use crate::failure::nearest;
 use crate::fault::{Clients, LinkChange, Style, change};
@@ -75,7 +76,7 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    fn new(cause: impl Into<String>) -> Self {
+    pub(super) fn new(cause: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
             hint: None,
@@ -83,7 +84,7 @@ impl Wrong {
     }
 
     /// A word that is none of `known`.
-    fn unknown(what: &str, word: &str, known: &[&str]) -> Self {
+    pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> Self {
         let guess = nearest(word, known.iter().copied())
             .map(|near| format!("; did you mean {near}?"))
             .unwrap_or_default();
@@ -148,6 +149,7 @@ pub fn parse(text: &str, options: &Options, nodes: u8) -> Result<Deed, Wrong> {
         "link" => link(rest, options, nodes)?,
         "heal" => heal(rest, nodes)?,
         "disk" => disk(rest, options, nodes)?,
+        "drop" | "hold" => message::withhold(verb, rest, options, nodes)?,
         other => return Err(Wrong::unknown("deed", other, &VERBS)),
     };
     fitting(text, options, &deed.request)?;
@@ -181,6 +183,7 @@ fn fitting(text: &str, options: &Options, request: &Request) -> Result<(), Wrong
             Request::Pause { .. }
                 | Request::Disk(_)
                 | Request::Stop { .. }
+                | Request::Withhold(_)
                 | Request::Network(NetworkRequest::LinkSet { .. })
         );
     let strangers = [
@@ -199,7 +202,7 @@ fn fitting(text: &str, options: &Options, request: &Request) -> Result<(), Wrong
 }
 
 /// Whole milliseconds, at least one where there is anything.
-fn millis(us: u64) -> u64 {
+pub(super) fn millis(us: u64) -> u64 {
     us.div_ceil(1000)
 }
 
@@ -346,14 +349,14 @@ fn kill(
 }
 
 impl Wrong {
-    fn hint(mut self, hint: &str) -> Self {
+    pub(super) fn hint(mut self, hint: &str) -> Self {
         self.hint = Some(hint.to_owned());
         self
     }
 }
 
 /// Words that name nodes of a lab of `count` nodes.
-fn checked_nodes(words: &[&str], count: u8) -> Result<Vec<String>, Wrong> {
+pub(super) fn checked_nodes(words: &[&str], count: u8) -> Result<Vec<String>, Wrong> {
     for word in words.iter().flat_map(|word| word.split(',')) {
         checked_node(word.trim(), count)?;
     }
