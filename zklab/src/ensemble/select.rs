@@ -62,6 +62,11 @@ fn one_word(lab: &Ensemble, now: &Status, word: &str) -> Result<Vec<NodeId>, Fai
     let role_is = |role| move |node: &NodeStatus| node.role == Some(role);
     let running = |node: &NodeStatus| node.pid.is_some();
     let leads = |node: &NodeStatus| now.leader == Some(node.id);
+    if let Some((role, index)) = indexed(word) {
+        let alike: Vec<NodeId> = with(&role_is(role));
+        let node = alike.get(index).copied();
+        return node.map(|id| vec![id]).ok_or_else(|| nobody(now, word));
+    }
     let chosen: Vec<NodeId> = match word {
         "all" => with(&|_| true),
         "leader" => with(&leads),
