@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant as StdInstant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
 use crate::auth::AuthConfig;
@@ -121,6 +122,7 @@ pub fn serve(config: &Config, options: &ServeOptions) -> Result<(), ServeError> 
         version,
         pid: std::process::id(),
     });
+    allow_many_files();
     let begin = StdInstant::now();
     let disk = RealDisk::open(
         &config.data_dir,
@@ -143,6 +145,16 @@ pub fn serve(config: &Config, options: &ServeOptions) -> Result<(), ServeError> 
     // Tasks of connections hold nothing that must be finished.
     runtime.shutdown_background();
     ended
+}
+
+/// Takes the limit of open files up as far as this user may: every client is one, and the low default of most
+/// systems is for programs that cannot count higher than `select`.
+fn allow_many_files() {
+    let wanted = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = wanted {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn tell_recovered(feed: &mut Feed, recovered: &Recovered, begin: StdInstant) {

@@ -18,6 +18,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use socket2::{Domain, Socket, Type};
 use zkd::ids::{SessionId, Xid, Zxid};
 use zkd::jute::{Reader, Record, Writer};
+use zkd::record::opcode::OpCode;
 use zkd::record::proto::{ConnectRequest, ConnectResponse, ReplyHeader, xid};
 
 use crate::failure::{Context, Failure};
@@ -138,6 +139,11 @@ impl Engine {
         client.has_session && !client.is_lost
     }
 
+    /// The session timeout a server granted, in ns.
+    pub(super) fn timeout_ns(&self, client: usize) -> u64 {
+        u64::try_from(self.clients[client].timeout_ms).unwrap_or(0) * 1_000_000
+    }
+
     /// Connects and asks for a session; [`Got::Session`] comes when it stands. `from` is the address to connect
     /// from: one address has only some 28,000 ports.
     ///
@@ -149,14 +155,44 @@ impl Engine {
         from: Option<Ipv4Addr>,
         timeout: Duration,
     ) -> Result<usize, Failure> {
+        let number = self.clients.len();
+        let client = self.greet(number, server, from, timeout)?;
+        self.clients.push(client);
+        self.flush(number);
+        Ok(number)
+    }
+
+    /// Ends a connection, makes it again and asks for a new session.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(super) fn connect_again(
+        &mut self,
+        number: usize,
+        server: SocketAddr,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        self.drop_client(number);
+        self.clients[number] = self.greet(number, server, None, timeout)?;
+        self.flush(number);
+        Ok(())
+    }
+
+    /// A connection with the first frame in its buffer.
+    fn greet(
+        &self,
+        number: usize,
+        server: SocketAddr,
+        from: Option<Ipv4Addr>,
+        timeout: Duration,
+    ) -> Result<Client, Failure> {
         let cannot = || format!("cannot connect to {server}");
         let stream = connected(server, from).doing(cannot)?;
         stream.set_nodelay(true).doing(cannot)?;
         stream.set_nonblocking(true).doing(cannot)?;
-        let client = self.clients.len();
-        let interest = EpollEvent::new(EpollFlags::EPOLLIN, client as u64);
+        let interest = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
         self.epoll.add(&stream, interest).doing(cannot)?;
-        self.clients.push(Client {
+        let mut client = Client {
             stream,
             out: Vec::new(),
             written: 0,
@@ -167,7 +203,7 @@ impl Engine {
             sent: VecDeque::new(),
             next_xid: 1,
             timeout_ms: 0,
-        });
+        };
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: Zxid(0),
@@ -176,9 +212,9 @@ impl Engine {
             passwd: Some(Bytes::from_static(&[0; 16])),
             read_only: Some(false),
         };
-        let out = &mut self.clients[client].out;
-        framed(out, |out| request.encode(&mut Writer::new(out)));
-        self.flush(client);
+        framed(&mut client.out, |out| {
+            request.encode(&mut Writer::new(out));
+        });
         Ok(client)
     }
 
@@ -192,6 +228,16 @@ impl Engine {
         framed(&mut client.out, |out| {
             out.extend_from_slice(&number.to_be_bytes());
             put(out);
+        });
+    }
+
+    /// Puts a heartbeat behind what waits to be sent.
+    pub(super) fn ping(&mut self, client: usize, stamp_ns: u64) {
+        let client = &mut self.clients[client];
+        client.sent.push_back((xid::PING.0, stamp_ns));
+        framed(&mut client.out, |out| {
+            out.extend_from_slice(&xid::PING.0.to_be_bytes());
+            out.extend_from_slice(&OpCode::Ping.code().to_be_bytes());
         });
     }
 

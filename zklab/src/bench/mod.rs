@@ -3,10 +3,12 @@
 mod engine;
 mod recorder;
 mod run;
+mod sessions;
 pub mod usage;
 mod work;
 
 pub use self::recorder::{Latency, Slice};
 pub use self::run::{Edge, Outcome, Plan, run};
+pub use self::sessions::{churn, idle, watchers};
 pub use self::usage::Usage;
 pub use self::work::Work;

@@ -51,6 +51,18 @@ pub struct Plan {
     pub seed: u64,
 }
 
+impl Plan {
+    /// The znode above everything that is made.
+    pub(super) fn root(&self) -> String {
+        format!("/zklab-bench-{:08x}", self.seed & 0xffff_ffff)
+    }
+
+    /// How long all sessions may take to be opened.
+    pub(super) fn open_patience(&self) -> Duration {
+        OPEN_PATIENCE + Duration::from_millis(self.clients as u64 * 2)
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -88,8 +100,7 @@ pub enum Edge {
 pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failure> {
     let mut engine = Engine::new()?;
     open_sessions(&mut engine, plan)?;
-    let root = format!("/zklab-bench-{:08x}", plan.seed & 0xffff_ffff);
-    let mut maker = Maker::new(plan.work, &root, plan.keys, plan.size, plan.seed);
+    let mut maker = Maker::new(plan.work, &plan.root(), plan.keys, plan.size, plan.seed);
     one_by_one(&mut engine, |out| maker.put_root(out))?;
     if maker.needs_keys() {
         many(&mut engine, plan.keys, |number, out| {
@@ -121,7 +132,12 @@ pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failur
         maker.put_delete(Some((number, kind)), out);
     })?;
     one_by_one(&mut engine, |out| maker.put_delete(None, out))?;
-    Ok(Outcome {
+    Ok(outcome(plan, &mut recorder, lost))
+}
+
+/// What was recorded.
+pub(super) fn outcome(plan: &Plan, recorder: &mut Recorder, lost: u64) -> Outcome {
+    Outcome {
         ops: recorder.done,
         failed: recorder.failed,
         first_error: recorder.first_error,
@@ -130,7 +146,7 @@ pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failur
         rate: recorder.done as f64 / plan.length.as_secs_f64(),
         latency: recorder.latency(),
         slices: std::mem::take(&mut recorder.slices),
-    })
+    }
 }
 
 /// The part that is measured.
@@ -256,7 +272,7 @@ impl Drive<'_> {
     }
 }
 
-fn all_lost(engine: &Engine) -> Failure {
+pub(super) fn all_lost(engine: &Engine) -> Failure {
     let reason = engine.last_loss.as_deref().unwrap_or("nobody knows why");
     Failure::new(
         Exit::Missed,
@@ -271,7 +287,7 @@ pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Fail
         let server = plan.servers[number % plan.servers.len()];
         engine.connect(server, None, plan.session_timeout)?;
     }
-    let give_up_ns = engine.now_ns() + nanos(OPEN_PATIENCE);
+    let give_up_ns = engine.now_ns() + nanos(plan.open_patience());
     let mut open = 0;
     while open < plan.clients {
         engine.poll(give_up_ns)?;
@@ -293,7 +309,10 @@ pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Fail
 }
 
 /// Sends one request and waits for its answer; that something is there already is no error.
-fn one_by_one(engine: &mut Engine, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), Failure> {
+pub(super) fn one_by_one(
+    engine: &mut Engine,
+    put: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), Failure> {
     let mut put = Some(put);
     many(engine, 1, |_, out| {
         if let Some(put) = put.take() {

@@ -132,6 +132,33 @@ impl Maker {
         self.made
     }
 
+    /// Writes a read of the znode above all keys that leaves a watch.
+    pub(super) fn put_watch(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer::new(out);
+        writer.int(OpCode::GetData.code());
+        writer.string(&self.root);
+        writer.bool(true);
+    }
+
+    /// Writes new data for the znode above all keys.
+    pub(super) fn put_news(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer::new(out);
+        writer.int(OpCode::SetData.code());
+        writer.string(&self.root);
+        writer.buffer(Some(&self.data));
+        writer.int(-1);
+    }
+
+    /// Writes the request that makes an ephemeral znode.
+    pub(super) fn put_ephemeral(&mut self, number: u64, out: &mut Vec<u8>) {
+        self.name(number, 'e');
+        let mut writer = Writer::new(out);
+        writer.int(OpCode::Create.code());
+        writer.string(&self.path);
+        writer.buffer(Some(&self.data));
+        open_to_all_as(&mut writer, 1);
+    }
+
     fn put_read(&mut self, out: &mut Vec<u8>) {
         self.some_key();
         let mut writer = Writer::new(out);
@@ -177,11 +204,15 @@ impl Maker {
 
 /// ACL `world:anyone` with all permissions, and the flags of a persistent znode.
 fn open_to_all(writer: &mut Writer<'_>) {
+    open_to_all_as(writer, 0);
+}
+
+fn open_to_all_as(writer: &mut Writer<'_>, flags: i32) {
     writer.int(1);
     writer.int(31);
     writer.string("world");
     writer.string("anyone");
-    writer.int(0);
+    writer.int(flags);
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct BenchArgs {
     pub mode: Mode,
     /// Clients, each with a session of its own
     #[arg(short, long, default_value_t = 32, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub clients: u32,
     /// Requests of each client on their way at any time
     #[arg(short, long, default_value_t = 1, value_name = "N")]
@@ -50,6 +50,9 @@ pub struct BenchArgs {
     /// How long to warm up before
     #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION")]
     pub warm_up: Duration,
+    /// The session timeout to ask for; a third of it is the time between heartbeats of idle sessions
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub session_timeout: Duration,
     /// Rounds; with --against each round measures one after the other
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -83,6 +86,9 @@ impl BenchArgs {
             Mode::Create => "creates".to_owned(),
             Mode::Mix => format!("reads and writes {}:{}", self.ratio.0, self.ratio.1),
             Mode::Multi => format!("multis of {} writes", self.parts),
+            Mode::Idle => "heartbeats".to_owned(),
+            Mode::Watch => "watch events".to_owned(),
+            Mode::Churn => "lives of sessions".to_owned(),
         };
         let rate = match self.rate {
             Some(rate) => format!("{rate} due each second"),
@@ -112,4 +118,10 @@ pub enum Mode {
     Mix,
     /// Several writes, all or none
     Multi,
+    /// Idle sessions that send heartbeats
+    Idle,
+    /// One znode watched by every client, and changed again and again
+    Watch,
+    /// Sessions that are opened, make an ephemeral znode and are ended
+    Churn,
 }

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::process;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use super::Context;
-use super::up::{data_place, millis};
+use super::up::data_place;
 use crate::bench::{self, Edge, Plan, Usage, Work};
 use crate::cli::bench::{BenchArgs, Mode};
 use crate::ensemble::status::Status;
@@ -20,6 +22,9 @@ use crate::supervisor::protocol::{DownReport, Request, UpReport, UpRequest};
 /// How long an ensemble may take to come up.
 const UP_PATIENCE_MS: u64 = 120_000;
 
+/// Open files that are no connections of clients: logs, ports, the lab's own.
+const FILES_BESIDE: u64 = 512;
+
 /// The servers that are measured.
 struct Subject {
     name: String,
@@ -32,6 +37,7 @@ struct Subject {
 
 pub(super) fn run(context: &mut Context, args: &BenchArgs) -> Result<Exit, Failure> {
     let kinds = kinds(args)?;
+    make_room(u64::from(args.clients))?;
     let mut subjects = Vec::new();
     let measured = subjects_of(context, args, &kinds, &mut subjects)
         .and_then(|()| measure(context, args, &subjects));
@@ -42,6 +48,24 @@ pub(super) fn run(context: &mut Context, args: &BenchArgs) -> Result<Exit, Failu
     let report = measured?;
     report.show(&context.out);
     Ok(report.exit())
+}
+
+/// Sees to it that this process, and the servers it starts, may have so many connections.
+fn make_room(clients: u64) -> Result<(), Failure> {
+    let cannot = || "cannot read the limit of open files".to_owned();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).doing(cannot)?;
+    let needed = clients + FILES_BESIDE;
+    if soft >= needed {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).map_err(|error| {
+        Failure::environment(format!(
+            "{clients} clients need {needed} open files, and the limit is {hard}: {error}"
+        ))
+        .hint(format!(
+            "as root it is raised by itself; otherwise: ulimit -n {needed}"
+        ))
+    })
 }
 
 /// The servers that are asked for; none if they run already.
@@ -128,7 +152,7 @@ fn measure(context: &Context, args: &BenchArgs, subjects: &[Subject]) -> Result<
             let doing = format!("{}, round {} of {}", subject.name, round + 1, args.rounds);
             let _progress = Progress::start(&context.out, &doing);
             let plan = plan(args, subject, u64::from(round));
-            side.rounds.push(one_round(&plan, subject)?);
+            side.rounds.push(one_round(&plan, args.mode, subject)?);
         }
     }
     Ok(Report::new(args.describe(), sides))
@@ -148,28 +172,36 @@ fn plan(args: &BenchArgs, subject: &Subject, round: u64) -> Plan {
                 writes: args.ratio.1,
             },
             Mode::Multi => Work::Multi { parts: args.parts },
+            // These have drivers of their own.
+            Mode::Idle | Mode::Watch | Mode::Churn => Work::Write,
         },
         size: args.size as usize,
         keys: u64::from(args.keys),
         warm_up: args.warm_up,
         length: args.for_,
         rate: args.rate.map(f64::from),
-        session_timeout: std::time::Duration::from_millis(millis(args.for_) + 30_000),
+        session_timeout: args.session_timeout,
         seed: 1 + round,
     }
 }
 
-fn one_round(plan: &Plan, subject: &Subject) -> Result<Round, Failure> {
+fn one_round(plan: &Plan, mode: Mode, subject: &Subject) -> Result<Round, Failure> {
     let own = [process::id()];
     let mut before = (Usage::default(), Usage::default());
     let mut after = before;
-    let outcome = bench::run(plan, &mut |edge| {
+    let at_edge = &mut |edge| {
         let now = (Usage::of(&subject.pids), Usage::of(&own));
         match edge {
             Edge::Begin => before = now,
             Edge::End => after = now,
         }
-    })?;
+    };
+    let outcome = match mode {
+        Mode::Idle => bench::idle(plan, at_edge),
+        Mode::Watch => bench::watchers(plan, at_edge),
+        Mode::Churn => bench::churn(plan, at_edge),
+        _ => bench::run(plan, at_edge),
+    }?;
     let used = (!subject.pids.is_empty()).then(|| Used::of(&after.0.since(&before.0), outcome.ops));
     Ok(Round {
         used,
