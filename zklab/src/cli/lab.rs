@@ -35,11 +35,14 @@ pub struct UpArgs {
     /// that can be cut and slowed: `tun`, `packet` (without /dev/net/tun), or `auto`, the best that works
     #[arg(long, default_value = "loopback", value_name = "NET")]
     pub net: NetKind,
-    /// With a network for every node: reach the nodes at 127.0.0.1 from this port on (default: 2181, or where there is
-    /// room)
+    /// With a network for every node: reach the nodes at 127.0.0.1 from this port on (default: 2181, or where
+    /// there is room)
     #[arg(long, value_name = "PORT")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub publish: Option<u16>,
+    /// With a network for every node: how its links are, as lan, wan3, lossy, or a TOML file say
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
     /// With a network for every node: makes the links choose as they did under this seed (default: a new one)
     #[arg(long, value_name = "SEED")]
     pub seed: Option<HexSeed>,

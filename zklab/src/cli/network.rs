@@ -1,6 +1,7 @@
 //! Arguments of the commands that break the network, and of `exec`, which runs inside it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -63,6 +64,12 @@ pub struct LinkSetArgs {
     /// What may wait before a link with a rate: 64k
     #[arg(long, value_parser = change::size, value_name = "BYTES")]
     pub queue: Option<u64>,
+    /// As lan, wan3, lossy, or a TOML file say; the other options go before it
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+    /// Change rate and delay over time: lines of MS RATE [DELAY], and at the end MS again
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    pub trace: Option<PathBuf>,
     /// Undo it after this time
     #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
     pub for_: Option<Duration>,

@@ -4,7 +4,7 @@ use super::Context;
 use super::up::millis;
 use crate::cli::{HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
 use crate::failure::{Exit, Failure};
-use crate::fault::LinkChange;
+use crate::fault::{LinkChange, Profile, Trace};
 use crate::report::network;
 use crate::supervisor::protocol::{
     FaultReport, HealReport, LinksReport, NetworkRequest, PartitionRequest, Request,
@@ -42,7 +42,9 @@ fn set(context: &Context, args: LinkSetArgs) -> Result<Exit, Failure> {
         rate_bps: args.rate,
         queue_bytes: args.queue,
     };
-    if change.is_empty() {
+    let profile = args.profile.as_deref().map(Profile::open).transpose()?;
+    let trace = args.trace.as_deref().map(Trace::open).transpose()?;
+    if change.is_empty() && profile.is_none() && trace.is_none() {
         return Err(Failure::usage("nothing is to be set").hint(
             "for example: zklab link set n1:n2 --delay 20ms --loss 1%; partitions cut links",
         ));
@@ -50,6 +52,8 @@ fn set(context: &Context, args: LinkSetArgs) -> Result<Exit, Failure> {
     let report: FaultReport = context.ask(&Request::Network(NetworkRequest::LinkSet {
         links: args.links,
         change,
+        profile,
+        trace,
         for_ms: args.for_.map(millis),
         wait: args.wait,
     }))?;

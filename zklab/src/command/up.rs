@@ -11,6 +11,8 @@ use super::Context;
 use crate::cli::{UpArgs, data_dir};
 use crate::clock::now_us;
 use crate::failure::{Context as _, Exit, Failure};
+use crate::fault::Profile;
+use crate::net::NetKind;
 use crate::node::ServerKind;
 use crate::report::ensemble;
 use crate::report::progress::Progress;
@@ -37,6 +39,13 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         Duration::from_secs(60)
     });
     let net = args.net;
+    let profile = args.profile.as_deref().map(Profile::open).transpose()?;
+    if profile.is_some() && net == NetKind::Loopback {
+        return Err(
+            Failure::usage("a loopback network has no links that a profile could be for")
+                .hint("--net auto takes the best network of this machine that has"),
+        );
+    }
     let request = Request::Up(UpRequest {
         name: context.lab.clone(),
         nodes: args.nodes,
@@ -54,6 +63,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         asked_us: context.asked_us,
         lease: false,
         no_wire: args.no_wire,
+        profile,
     });
     let report: Option<UpReport> = {
         let progress = Progress::start(out, "starting the servers");

@@ -52,6 +52,22 @@ impl LinkChange {
             && is_said(self.queue_bytes, other.queue_bytes)
     }
 
+    /// This, and where it says nothing, what `other` says.
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Self {
+        Self {
+            delay_us: self.delay_us.or(other.delay_us),
+            jitter_us: self.jitter_us.or(other.jitter_us),
+            loss: self.loss.or(other.loss),
+            burst: self.burst.or(other.burst),
+            duplicate: self.duplicate.or(other.duplicate),
+            reorder: self.reorder.or(other.reorder),
+            corrupt: self.corrupt.or(other.corrupt),
+            rate_bps: self.rate_bps.or(other.rate_bps),
+            queue_bytes: self.queue_bytes.or(other.queue_bytes),
+        }
+    }
+
     /// In a few words, as it was typed: `20ms 1%`.
     #[must_use]
     pub fn brief(&self) -> String {

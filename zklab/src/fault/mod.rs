@@ -7,8 +7,12 @@
 pub mod board;
 pub mod change;
 pub mod partition;
+pub mod profile;
+pub mod trace;
 pub mod words;
 
 pub use self::board::Board;
 pub use self::change::LinkChange;
 pub use self::partition::{Clients, Style};
+pub use self::profile::Profile;
+pub use self::trace::Trace;

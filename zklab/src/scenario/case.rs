@@ -183,6 +183,7 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         asked_us: begun,
         lease: true,
         no_wire: false,
+        profile: None,
     }
 }
 

@@ -10,7 +10,7 @@ use super::amount::Unit;
 use super::message;
 use crate::ensemble::select;
 use crate::failure::nearest;
-use crate::fault::{Clients, LinkChange, Style, change};
+use crate::fault::{Clients, LinkChange, Profile, Style, change};
 use crate::id::NodeId;
 use crate::supervisor::network;
 use crate::supervisor::protocol::{Death, DiskRequest, NetworkRequest, PartitionRequest, Request};
@@ -126,8 +126,8 @@ const PARTITIONS: [&str; 8] = [
 ];
 
 /// What can be set on a link.
-const LINK_KEYS: [&str; 9] = [
-    "delay", "jitter", "loss", "burst", "dup", "reorder", "corrupt", "rate", "queue",
+const LINK_KEYS: [&str; 10] = [
+    "delay", "jitter", "loss", "burst", "dup", "reorder", "corrupt", "rate", "queue", "profile",
 ];
 
 /// Understands a step's words in a lab of `nodes` nodes.
@@ -469,14 +469,23 @@ fn link(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
     if links.is_empty() {
         return Err(Wrong::new("\"link\" names no link").hint("link n1:n2 delay 20ms loss 1%"));
     }
+    let (profile, settings) = match settings {
+        ["profile", name, rest @ ..] => {
+            let found = Profile::open(name).map_err(|failure| Wrong::new(failure.cause))?;
+            (Some(found), rest)
+        }
+        settings => (None, settings),
+    };
     let change = link_change(settings)?;
-    if change.is_empty() {
+    if change.is_empty() && profile.is_none() {
         return Err(Wrong::new("\"link\" changes nothing").hint("link n1:n2 delay 20ms loss 1%"));
     }
     Ok(Deed {
         request: Request::Network(NetworkRequest::LinkSet {
             links,
             change,
+            profile,
+            trace: None,
             for_ms: options.for_us.map(millis),
             wait: false,
         }),

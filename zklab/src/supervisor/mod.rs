@@ -328,7 +328,7 @@ impl Lab {
         }
         Ok(Self {
             wire,
-            board: network::board(&ensemble, request.seed),
+            board: network::board(&ensemble, request.seed, request.profile.as_ref())?,
             seed: request.seed,
             ensemble,
             stall,

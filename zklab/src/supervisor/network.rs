@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use zkd::prng::Prng;
 
 use super::heal::{self, Scope};
@@ -17,7 +17,7 @@ use crate::failure::{Exit, Failure, nearest};
 use crate::fault::board::{Effect, Healed, Layer};
 use crate::fault::partition::{self, KINDS, Pair, Style};
 use crate::fault::words::{self, Names};
-use crate::fault::{Board, Clients, LinkChange};
+use crate::fault::{Board, Clients, LinkChange, Profile, Trace};
 use crate::id::NodeId;
 use crate::net::emulator::Emulator;
 use crate::net::matrix::Matrix;
@@ -42,12 +42,18 @@ pub(super) async fn answer(lab: &Arc<Lab>, request: NetworkRequest, talk: Talk) 
         NetworkRequest::LinkSet {
             links,
             change,
+            profile,
+            trace,
             for_ms,
             wait,
         } => {
             let span = Span { for_ms, wait };
-            talk.finish_unless_gone(set(lab, &links, &change, span))
-                .await;
+            let wish = Wish {
+                change,
+                profile,
+                trace,
+            };
+            talk.finish_unless_gone(set(lab, &links, wish, span)).await;
         }
         NetworkRequest::LinkReset { links } => talk.finish(reset(lab, &links).await).await,
         NetworkRequest::LinkShow { links } => talk.finish(show(lab, &links).await).await,
@@ -73,6 +79,33 @@ pub(super) fn emulator(lab: &Ensemble) -> Result<&Emulator, Failure> {
     })
 }
 
+/// What links are to be like.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// What was said of all of them.
+    pub change: LinkChange,
+    /// What else each of them is like.
+    pub profile: Option<Profile>,
+    /// What else they are like at what time.
+    pub trace: Option<Trace>,
+}
+
+impl Wish {
+    fn brief(&self) -> String {
+        let own = Some(self.change.brief()).filter(|text| !text.is_empty());
+        let profile = self.profile.as_ref().map(|profile| profile.name.clone());
+        let trace = self.trace.as_ref().map(|_| "trace".to_owned());
+        let words: Vec<String> = profile.into_iter().chain(trace).chain(own).collect();
+        words.join(" ")
+    }
+
+    fn of(&self, (from, to): Pair) -> LinkChange {
+        let profile = self.profile.as_ref();
+        let others = profile.map_or_else(LinkChange::default, |known| known.change(from, to));
+        self.change.over(&others)
+    }
+}
+
 /// Sets faults on single links.
 ///
 /// # Errors
@@ -80,20 +113,61 @@ pub(super) fn emulator(lab: &Ensemble) -> Result<&Emulator, Failure> {
 pub async fn set(
     lab: &Arc<Lab>,
     words: &[String],
-    change: &LinkChange,
+    wish: Wish,
     span: Span,
 ) -> Result<FaultReport, Failure> {
     let ensemble = &lab.ensemble;
     emulator(ensemble)?;
     let links = Names::of(ensemble, words).await.all_links(words)?;
+    let what = match (&wish.profile, &wish.trace) {
+        (None, None) => format!("link set {}", words.join(" ")),
+        _ => format!("link set {} ({})", words.join(" "), wish.brief()),
+    };
     let fault = ensemble
-        .new_fault(FaultKind::Link, format!("link set {}", words.join(" ")))
-        .brief(change.brief())
+        .new_fault(FaultKind::Link, what)
+        .brief(wish.brief())
         .on_nodes(ends(ensemble, &links))
         .on_links(names(ensemble, &links));
-    let mut layer = Layer::new(fault.id.clone(), &links, Effect::Set(*change));
+    let mut layer = Layer::new(fault.id.clone(), &links, Effect::Set(wish.change));
+    for (pair, effect) in &mut layer.links {
+        *effect = Effect::Set(wish.of(*pair));
+    }
     layer.is_passing = span.for_ms.is_some();
+    if let Some(trace) = wish.trace {
+        tokio::spawn(play(
+            Arc::clone(lab),
+            fault.id.clone(),
+            trace,
+            layer.links.clone(),
+        ));
+    }
     put(lab, "link set", fault, layer, span).await
+}
+
+/// Plays a trace on links (put in before this task has its first turn), on top of what else they are, until the fault is healed.
+async fn play(lab: Arc<Lab>, id: String, trace: Trace, own: Vec<(Pair, Effect)>) {
+    let mut begin = Instant::now();
+    loop {
+        for (ms, now) in &trace.steps {
+            sleep_until(begin + Duration::from_millis(*ms)).await;
+            let altered = lab.board.alter(&*lab.ensemble.net, &id, |layer| {
+                for (pair, effect) in &mut layer.links {
+                    let known = own.iter().find(|(other, _)| other == pair);
+                    if let Some((_, Effect::Set(change))) = known {
+                        *effect = Effect::Set(change.over(now));
+                    }
+                }
+            });
+            if altered.is_none() {
+                return;
+            }
+        }
+        let Some(again_ms) = trace.again_ms else {
+            return;
+        };
+        begin += Duration::from_millis(again_ms);
+        sleep_until(begin).await;
+    }
 }
 
 /// Puts a fault in, tells of it, and heals it later if that is asked.
@@ -426,11 +500,21 @@ fn fault_report(lab: &Ensemble, cmd: &str, what: String, links: Vec<String>) -> 
     }
 }
 
-/// The faults of a lab that is being made.
-#[must_use]
-pub fn board(lab: &Ensemble, seed: u64) -> Board {
-    // Another stream than that of any link.
-    Board::new(Matrix::clean(lab.spec.nodes.len()), !seed)
+/// The faults of a lab that is being made, whose links are as `profile` says without any.
+///
+/// # Errors
+/// If there is a profile, and the network has no links.
+pub fn board(lab: &Ensemble, seed: u64, profile: Option<&Profile>) -> Result<Board, Failure> {
+    let count = lab.spec.nodes.len();
+    let Some(profile) = profile else {
+        // Another stream than that of any link.
+        return Ok(Board::new(Matrix::clean(count), !seed));
+    };
+    let base = profile.matrix(count);
+    let first = base.clone();
+    // The servers start later than that is in force.
+    drop(emulator(lab)?.change(move |matrix| *matrix = first));
+    Ok(Board::new(base, !seed))
 }
 
 /// Cuts a node off from all others and from its clients, as if its host were gone.

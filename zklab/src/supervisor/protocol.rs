@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::clock::now_us;
 use crate::event::{LabEvent, Role};
 use crate::failure::{Exit, Failure};
-use crate::fault::{Clients, LinkChange, Style};
+use crate::fault::{Clients, LinkChange, Profile, Style, Trace};
 use crate::id::NodeId;
 use crate::net::NetKind;
 use crate::net::emulator::Traffic;
@@ -187,6 +187,9 @@ pub struct UpRequest {
     /// Do not read what the servers say to each other.
     #[serde(default)]
     pub no_wire: bool,
+    /// How the links are without any fault.
+    #[serde(default)]
+    pub profile: Option<Profile>,
 }
 
 impl UpRequest {
@@ -211,6 +214,7 @@ impl UpRequest {
             lease: false,
             no_wire: false,
             disk_faults: false,
+            profile: None,
         }
     }
 }
@@ -270,6 +274,12 @@ pub enum NetworkRequest {
         links: Vec<String>,
         /// What changes.
         change: LinkChange,
+        /// What changes besides, where `change` says nothing of it.
+        #[serde(default)]
+        profile: Option<Profile>,
+        /// How it changes over time, where `change` says nothing of it.
+        #[serde(default)]
+        trace: Option<Trace>,
         /// Undo it after this time.
         for_ms: Option<u64>,
         /// Answer when it is undone and every voter that runs serves.

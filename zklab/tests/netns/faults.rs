@@ -210,3 +210,41 @@ pub(super) fn a_flap_comes_and_goes() {
     assert!(shown.iter().all(|link| link["cut"] == false));
     assert_eq!(lab.run("heal f1").status.code(), Some(2));
 }
+
+pub(super) fn profiles_and_traces_are_followed() {
+    let lab = Lab::new();
+    lab.up("--nodes 3 --profile lan");
+    let delay_us = |link: &str| {
+        let shown = lines(&lab.run(&format!("--json link show {link}")));
+        shown[0]["delay_us"].as_u64().unwrap()
+    };
+    assert_eq!(delay_us("n2>n3"), 100, "that is how its links are");
+    lab.json("link set all --profile wan3 --loss 0%");
+    assert_eq!(delay_us("n2>n3"), 40_000);
+    assert_eq!(delay_us("n1>n2"), 10_000);
+    lab.json("heal");
+    assert_eq!(delay_us("n2>n3"), 100, "it is no fault");
+    let trace = lab.dir.path().join("trace");
+    std::fs::write(&trace, "0 10mbit 3ms\n20 2mbit 7ms\n40 again\n").unwrap();
+    let words = format!("link set n1>n2 --trace {}", trace.display());
+    lab.json(&words);
+    let deadline = Instant::now() + PATIENCE;
+    for wanted in [7000, 3000, 7000] {
+        while delay_us("n1>n2") != wanted {
+            assert!(Instant::now() < deadline, "never {wanted} µs");
+        }
+    }
+    lab.json("heal");
+    assert_eq!(delay_us("n1>n2"), 100);
+    std::fs::write(&trace, "0 10mbit\n9 fast\n").unwrap();
+    lab.refused(&words, "trace:2: \"fast\" is not a rate");
+    std::fs::write(&trace, "sites = 2\nbetwen = { delay = \"1ms\" }\n").unwrap();
+    let words = format!("link set all --profile {}", trace.display());
+    lab.refused(&words, "trace:2: unknown field `betwen`");
+    lab.refused("link set all --profile wan4", "did you mean wan3?");
+    lab.refused(
+        "up other --profile lan",
+        "no links that a profile could be for",
+    );
+    assert_eq!(lab.json("status")["faults"], serde_json::json!([]));
+}

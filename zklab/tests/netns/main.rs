@@ -44,7 +44,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 26] = [
+const TESTS: [Test; 27] = [
     ("nodes_reach_each_other", nodes_reach_each_other),
     ("a_delay_is_what_was_asked", a_delay_is_what_was_asked),
     ("loss_is_what_was_asked", loss_is_what_was_asked),
@@ -116,6 +116,10 @@ const TESTS: [Test; 26] = [
     (
         "faults::a_flap_comes_and_goes",
         faults::a_flap_comes_and_goes,
+    ),
+    (
+        "faults::profiles_and_traces_are_followed",
+        faults::profiles_and_traces_are_followed,
     ),
     (
         "acceptance::links_and_partitions_do_what_was_asked",
