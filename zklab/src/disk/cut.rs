@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use zkd::prng::Prng;
@@ -15,6 +16,9 @@ use super::ledger::{Durable, Ledger, contents_end, is_log, names, read_from};
 const RECORD_FRAME: usize = 8 + 4 + 1;
 /// Magic, version and database id at the beginning of a log.
 const LOG_HEADER: u64 = 16;
+
+/// What was left alone for so long has been written by the kernel without anybody asking.
+const WRITTEN_BACK: Duration = Duration::from_secs(5);
 
 /// What a power cut took.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,9 @@ pub(super) fn carry_out(ledger: &Ledger, torn: bool, prng: &mut Prng) -> io::Res
     let now = names(&ledger.root)?;
     for name in now.keys().filter(|name| !ledger.names.contains_key(*name)) {
         let path = ledger.root.join(name);
+        if is_written_back(&path)? {
+            continue;
+        }
         if is_log(name) {
             let file = File::open(&path)?;
             let end = contents_end(&file, 0, file.metadata()?.len())?;
@@ -77,6 +84,8 @@ pub(super) fn carry_out(ledger: &Ledger, torn: bool, prng: &mut Prng) -> io::Res
         if now.get(name) != Some(inode) {
             restore(durable, &path)?;
             report.undone.push(short(name));
+        } else if is_written_back(&path)? {
+            continue;
         } else if is_log(name) {
             cut_log(durable, &path, torn.then_some(&mut *prng), &mut report)?;
         } else {
@@ -84,6 +93,14 @@ pub(super) fn carry_out(ledger: &Ledger, torn: bool, prng: &mut Prng) -> io::Res
         }
     }
     Ok(report)
+}
+
+/// Whether nobody has written the file for so long that the kernel has.
+fn is_written_back(path: &Path) -> io::Result<bool> {
+    let changed = fs::metadata(path)?.modified()?;
+    // A clock that was set back says nothing.
+    let age = SystemTime::now().duration_since(changed);
+    Ok(age.is_ok_and(|age| age >= WRITTEN_BACK))
 }
 
 fn short(name: &Path) -> String {
@@ -320,5 +337,20 @@ mod tests {
         );
         assert_eq!(report.undone, ["acceptedEpoch", "log.1"]);
         assert_eq!(report.bytes, 4);
+    }
+
+    #[test]
+    fn what_was_left_alone_for_long_is_written_back() {
+        let mut disk = Disk::new();
+        for name in ["snapshot.0", "log.1"] {
+            disk.write(name, 0, b"never synced");
+            let file = File::options().write(true).open(disk.path(name)).unwrap();
+            let long_ago = SystemTime::now() - 2 * WRITTEN_BACK;
+            file.set_modified(long_ago).unwrap();
+        }
+        disk.write("snapshot.1", 0, b"never synced");
+        let report = disk.cut(true, 1);
+        assert_eq!(report.vanished, ["snapshot.1"]);
+        assert!(disk.path("snapshot.0").exists() && disk.path("log.1").exists());
     }
 }

@@ -3,7 +3,8 @@
 //! Laws. What a server was told is synced is never given up: a file's durable part is noted as it was when its sync
 //! *began*, after that sync has succeeded. Everything else may be given up. Names go with the order of the file
 //! system's journal: those that were made, changed or removed are durable with the next sync of anything, except that
-//! a file whose contents were never synced is as if it had never been made.
+//! a file whose contents were never synced is as if it had never been made. What was left alone for five seconds counts
+//! as written back by the kernel (Apache ZooKeeper relies on that for the snapshot of its start).
 //!
 //! A txn log is preallocated with zeros, so its durable part ends behind its last byte that is not zero (every record
 //! ends with such a byte), and only what was added is looked at. Small files are kept whole, for they may be written
