@@ -170,6 +170,9 @@ impl<D: Disk> Storage<D> {
         let mut notes = Vec::new();
         let history = recover::load(&disk, &options, None, &mut notes)?;
         recover::repair(&disk, &history.torn, options.force_sync, &mut notes)?;
+        if options.force_sync {
+            recover::make_durable(&disk)?;
+        }
         let mut last = history.last;
         if history.base.is_none() && history.replayed == 0 {
             let lost = options.distributed && epoch::any(&disk)?;

@@ -301,6 +301,23 @@ pub(super) fn repair<D: Disk>(
     Ok(())
 }
 
+/// Makes durable what an earlier life of the server wrote: one that was killed leaves txns behind that were never
+/// synced. They are read at the next start, and would be promised on although a power cut could still take them.
+pub(super) fn make_durable<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    // Whoever begins a new log has synced the one before.
+    if let Some((_, name)) = txn_log::list(disk)?.last() {
+        let path = disk.path(Dir::Log, name);
+        disk.open(Dir::Log, name)
+            .and_then(|file| file.sync())
+            .map_err(|e| StorageError::io("sync", &path, e))?;
+    }
+    for dir in [Dir::Log, Dir::Snap] {
+        disk.sync_dir(dir)
+            .map_err(|e| StorageError::io("sync the directory of", &disk.path(dir, ""), e))?;
+    }
+    Ok(())
+}
+
 /// Ends a log at `offset`.
 pub(super) fn cut_file<D: Disk>(
     disk: &D,

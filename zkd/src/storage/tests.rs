@@ -785,6 +785,27 @@ fn a_failed_sync_is_the_end() {
     }
 }
 
+/// A process that is killed between write and sync leaves its txns in the page cache; the next one reads them, votes
+/// with them, and must not lose them when the power fails.
+#[test]
+fn what_a_start_reads_survives_a_power_cut() {
+    let disk = TestDisk::new();
+    let (mut storage, _) = open(&disk).unwrap();
+    storage.append(Zxid(1), &txn(1)).unwrap();
+    storage.sync().unwrap();
+    storage.append(Zxid(2), &txn(2)).unwrap();
+    disk.die_at(2, 0);
+    storage.sync().unwrap_err();
+    drop(storage);
+    disk.die_at(1_000_000, 0);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.last_zxid, Zxid(2), "written, not synced");
+    for seed in 0..50 {
+        let (_, recovered) = open(&disk.after_crash(seed)).unwrap();
+        assert_eq!(recovered.last_zxid, Zxid(2), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_full_disk_loses_nothing_that_was_synced() {
     for room in (0..6000).step_by(37) {
