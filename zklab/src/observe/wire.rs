@@ -178,6 +178,7 @@ impl WireObserver {
     fn on_vote(&mut self, seen: &Sighting, ballot: Ballot, pid: Option<u32>, told: &mut Vec<Told>) {
         let node = self.nodes[seen.from];
         self.servers[seen.to].received += 1;
+        let others = self.servers.iter().filter(|s| s.vote.is_some()).count() as u64;
         let server = &mut self.servers[seen.from];
         if server.pid != pid {
             *server = Server {
@@ -198,7 +199,8 @@ impl WireObserver {
         }
         if server.vote.is_none() {
             let reason = server.reason.take().unwrap_or("it has no leader any more");
-            server.received = 0;
+            // Those who were faster have told it their votes.
+            server.received = others;
             server.ended = false;
             let reason = reason.to_owned();
             told.push((seen.at_us, node, LabEventKind::ElectionStarted { reason }));
@@ -408,8 +410,223 @@ impl WireObserver {
     }
 }
 
-/// The name of a message and its number, as scripts ask for it.
+/// Is it a message of this name, and about this zxid if one is asked for?
 #[must_use]
 pub fn fits(seen: &Sighting, name: Name, zxid: Option<i64>) -> bool {
     seen.name() == Some(name) && zxid.is_none_or(|zxid| seen.zxid() == Some(zxid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zkd::record::quorum::packet::{
+        ACK, ACKEPOCH, COMMIT, DIFF, FOLLOWERINFO, LEADERINFO, NEWLEADER, OBSERVERINFO, PROPOSAL,
+        SNAP, UPTODATE,
+    };
+
+    const E2: i64 = 2 << 32;
+
+    struct Play {
+        observer: WireObserver,
+        t: u64,
+        pid: u32,
+        told: Vec<String>,
+    }
+
+    /// n1, n2 and n3 vote, n4 observes.
+    fn play() -> Play {
+        let nodes = [1, 2, 3, 4].map(|number| (NodeId(number), number < 4));
+        Play {
+            observer: WireObserver::new(&nodes),
+            t: 0,
+            pid: 7,
+            told: Vec::new(),
+        }
+    }
+
+    impl Play {
+        fn see(&mut self, from: u8, to: u8, dials: bool, what: What, bytes: u64) {
+            self.t += 1;
+            let seen = Sighting {
+                at_us: self.t,
+                from: usize::from(from) - 1,
+                to: usize::from(to) - 1,
+                dials,
+                election: matches!(what, What::Vote(_)),
+                what,
+                bytes,
+                caught_by: None,
+            };
+            for (at_us, node, kind) in self.observer.on_sighting(&seen, Some(self.pid)) {
+                assert_eq!(at_us, self.t);
+                let mut value = serde_json::to_value(&kind).unwrap();
+                let name = value["kind"].take().as_str().unwrap().to_owned();
+                let values: Vec<String> = value
+                    .as_object()
+                    .unwrap()
+                    .values()
+                    .filter(|value| !value.is_null())
+                    .map(|value| value.to_string().replace('"', ""))
+                    .collect();
+                self.told
+                    .push(format!("{node} {name} {}", values.join(" ")));
+            }
+        }
+
+        fn vote(&mut self, from: u8, to: u8, claim: Claim, leader: i64, round: i64) {
+            let ballot = Ballot {
+                claim,
+                leader,
+                zxid: 9,
+                round,
+                epoch: 1,
+            };
+            self.see(from, to, true, What::Vote(ballot), 48);
+        }
+
+        fn learner(&mut self, from: u8, to: u8, kind: i32, zxid: i64, number: Option<i64>) {
+            self.see(from, to, true, What::Packet { kind, zxid, number }, 20);
+        }
+
+        fn leader(&mut self, from: u8, to: u8, kind: i32, zxid: i64) {
+            let number = None;
+            self.see(from, to, false, What::Packet { kind, zxid, number }, 20);
+        }
+
+        #[track_caller]
+        fn expect(&mut self, told: &[&str]) {
+            assert_eq!(self.told, told);
+            self.told.clear();
+        }
+    }
+
+    #[test]
+    fn an_election_is_over_when_a_quorum_votes_alike() {
+        let mut play = play();
+        play.vote(1, 2, Claim::Looking, 1, 1);
+        play.expect(&[
+            "n1 election.started it was started",
+            "n1 election.vote 1 n1 0x9 1",
+        ]);
+        play.vote(1, 3, Claim::Looking, 1, 1);
+        play.expect(&[]);
+        play.vote(3, 1, Claim::Looking, 3, 1);
+        play.vote(1, 3, Claim::Looking, 3, 1);
+        play.expect(&[
+            "n3 election.started it was started",
+            "n3 election.vote 1 n3 0x9 1",
+            "n1 election.vote 1 n3 0x9 1",
+            "n3 election.ended n3 1 2 false",
+        ]);
+        // An observer's vote counts for nobody.
+        play.vote(4, 3, Claim::Looking, 3, 1);
+        play.told.clear();
+        play.vote(3, 4, Claim::Leading, 3, 1);
+        play.expect(&[]);
+        play.learner(1, 3, FOLLOWERINFO, 0, Some(1));
+        play.expect(&["n1 election.ended n3 1 1 false"]);
+        // The last vote is sent again on a new connection, long after.
+        play.vote(1, 2, Claim::Looking, 3, 1);
+        play.vote(1, 2, Claim::Looking, 1, 1);
+        play.expect(&[]);
+        // A new round is a new election, and a new process begins from the first.
+        let fin = What::Closed(Ending::Fin);
+        play.see(3, 1, false, fin, 0);
+        play.vote(1, 2, Claim::Looking, 1, 2);
+        play.expect(&[
+            "n1 election.started its leader closed the connection",
+            "n1 election.vote 2 n1 0x9 1",
+        ]);
+        play.pid = 8;
+        play.vote(1, 2, Claim::Looking, 1, 1);
+        play.expect(&[
+            "n1 election.started it was started",
+            "n1 election.vote 1 n1 0x9 1",
+        ]);
+    }
+
+    #[test]
+    fn a_new_leader_is_seen_step_by_step() {
+        let mut play = play();
+        play.learner(1, 3, FOLLOWERINFO, 1 << 32, Some(1));
+        play.learner(4, 3, OBSERVERINFO, 1 << 32, Some(4));
+        play.leader(3, 1, LEADERINFO, E2);
+        play.leader(3, 4, LEADERINFO, E2);
+        play.expect(&["n3 epoch.proposed 2"]);
+        play.learner(4, 3, ACKEPOCH, 5, Some(1));
+        play.expect(&["n4 epoch.proposed 2"]);
+        play.learner(1, 3, ACKEPOCH, 7, Some(1));
+        play.expect(&["n1 epoch.proposed 2", "n3 epoch.acked 2"]);
+        play.leader(3, 1, DIFF, 9);
+        play.leader(3, 1, PROPOSAL, 8);
+        play.leader(3, 1, COMMIT, 8);
+        play.leader(3, 1, PROPOSAL, 9);
+        play.leader(3, 1, COMMIT, 9);
+        play.leader(3, 1, NEWLEADER, E2);
+        play.expect(&["n3 sync n1 diff 0x7 0x9 2 5"]);
+        play.leader(3, 4, SNAP, 9);
+        play.see(3, 4, false, What::SnapshotEnd, 1234);
+        play.leader(3, 4, NEWLEADER, E2);
+        play.expect(&["n3 sync n4 snap 0x5 0x9 0 1234 2"]);
+        play.learner(4, 3, ACK, E2, None);
+        play.expect(&[]);
+        play.learner(1, 3, ACK, E2, None);
+        play.expect(&["n3 leader.elected 2"]);
+        play.leader(3, 1, UPTODATE, -1);
+        play.expect(&["n1 learner.uptodate n3 2"]);
+        play.learner(1, 3, ACK, E2, None);
+        play.leader(3, 1, PROPOSAL, E2 + 1);
+        play.learner(1, 3, ACK, E2 + 1, None);
+        play.expect(&[]);
+        play.leader(3, 1, COMMIT, E2 + 1);
+        play.leader(3, 1, COMMIT, E2 + 2);
+        play.expect(&["n3 epoch.first_commit 0x200000001"]);
+    }
+
+    #[test]
+    fn who_has_promised_the_epoch_before_does_not_count_again() {
+        let mut play = play();
+        play.learner(1, 3, FOLLOWERINFO, E2, Some(1));
+        play.leader(3, 1, LEADERINFO, E2);
+        play.learner(1, 3, ACKEPOCH, 7, Some(-1));
+        play.expect(&["n3 epoch.proposed 2", "n1 epoch.proposed 2"]);
+        play.learner(2, 3, FOLLOWERINFO, E2, Some(2));
+        play.leader(3, 2, LEADERINFO, E2);
+        play.learner(2, 3, ACKEPOCH, 7, Some(1));
+        play.expect(&["n2 epoch.proposed 2", "n3 epoch.acked 2"]);
+    }
+
+    #[test]
+    fn what_was_withheld_proves_nothing_but_is_noted() {
+        let mut play = play();
+        let mut seen = Sighting {
+            at_us: 1,
+            from: 1,
+            to: 2,
+            dials: true,
+            election: false,
+            what: What::Packet {
+                kind: ACKEPOCH,
+                zxid: 7,
+                number: None,
+            },
+            bytes: 0,
+            caught_by: Some(1),
+        };
+        play.leader(3, 2, LEADERINFO, E2);
+        assert!(play.observer.on_sighting(&seen, None).is_empty());
+        let note = play.observer.note(&seen, MessageFate::Held).unwrap();
+        assert_eq!((note.from, note.to), (NodeId(2), NodeId(3)));
+        assert_eq!((note.msg.as_str(), note.epoch), ("ACKEPOCH", Some(2)));
+        assert_eq!(note.zxid, Some(HexZxid(7)));
+        assert!(WireObserver::is_of_election(&seen));
+        assert!(fits(&seen, Name::Packet(ACKEPOCH), Some(7)));
+        assert!(!fits(&seen, Name::Packet(ACKEPOCH), Some(8)));
+        seen.what = What::Packet {
+            kind: ACK,
+            zxid: E2 + 5,
+            number: None,
+        };
+        assert!(!WireObserver::is_of_election(&seen), "a write's");
+    }
 }
