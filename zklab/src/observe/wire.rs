@@ -563,11 +563,11 @@ mod tests {
         play.leader(3, 1, PROPOSAL, 9);
         play.leader(3, 1, COMMIT, 9);
         play.leader(3, 1, NEWLEADER, E2);
-        play.expect(&["n3 sync n1 diff 0x7 0x9 2 5"]);
+        play.expect(&["n3 sync n1 DIFF 0x7 0x9 2 5"]);
         play.leader(3, 4, SNAP, 9);
         play.see(3, 4, false, What::SnapshotEnd, 1234);
         play.leader(3, 4, NEWLEADER, E2);
-        play.expect(&["n3 sync n4 snap 0x5 0x9 0 1234 2"]);
+        play.expect(&["n3 sync n4 SNAP 0x5 0x9 0 1234 2"]);
         play.learner(4, 3, ACK, E2, None);
         play.expect(&[]);
         play.learner(1, 3, ACK, E2, None);

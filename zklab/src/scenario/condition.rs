@@ -4,7 +4,7 @@ use super::amount::{Choice, Unit};
 use super::message;
 use super::text::Value;
 use super::words::{self, Options};
-use crate::event::{LabEvent, LabEventKind, Role};
+use crate::event::{LabEvent, LabEventKind, Role, Source};
 use crate::failure::Failure;
 use crate::id::NodeId;
 
@@ -266,7 +266,10 @@ impl Seen {
                 let like = since.iter().filter(|event| {
                     (node.is_none() || event.node == *node) && event.kind_name() == *kind
                 });
-                like.count() as u64 >= *nth
+                // What a server tells and what is seen on the wire are one and the same.
+                let all = like.clone().count();
+                let wire = like.filter(|event| event.src == Source::Wire).count();
+                wire.max(all - wire) as u64 >= *nth
             }
             Condition::State { node, state } => self.is_in(*node, state),
             Condition::Quorum(wanted) => self.quorum == *wanted,

@@ -220,7 +220,7 @@ impl UpRequest {
 }
 
 /// Messages between servers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageRequest {
     /// The name: a packet of the quorum port (`ACKEPOCH`), or `VOTE`.
     pub message: String,

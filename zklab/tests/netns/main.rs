@@ -15,6 +15,7 @@
 mod acceptance;
 mod faults;
 mod lab;
+mod wire;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -44,7 +45,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 27] = [
+const TESTS: [Test; 30] = [
     ("nodes_reach_each_other", nodes_reach_each_other),
     ("a_delay_is_what_was_asked", a_delay_is_what_was_asked),
     ("loss_is_what_was_asked", loss_is_what_was_asked),
@@ -128,6 +129,18 @@ const TESTS: [Test; 27] = [
     (
         "acceptance::kill_9_at_random_moments_leaves_nothing",
         acceptance::kill_9_at_random_moments_leaves_nothing,
+    ),
+    (
+        "wire::phases_come_from_the_wire_and_add_up",
+        wire::phases_come_from_the_wire_and_add_up,
+    ),
+    (
+        "wire::one_follower_has_the_proposal_and_none_the_commit",
+        wire::one_follower_has_the_proposal_and_none_the_commit,
+    ),
+    (
+        "wire::a_message_is_held_until_it_is_healed_and_a_dropped_one_never_comes",
+        wire::a_message_is_held_until_it_is_healed_and_a_dropped_one_never_comes,
     ),
 ];
 

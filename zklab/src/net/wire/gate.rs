@@ -31,34 +31,27 @@ struct Shut {
     by: Option<u32>,
     hold: bool,
     /// Frames with something from that byte on, in the order of their bytes.
-    frames: Vec<Vec<u8>>,
+    frames: Vec<(Segment, Vec<u8>)>,
     bytes: usize,
     /// A frame of this direction, to model others on.
     sample: Vec<u8>,
 }
 
 impl Shut {
-    /// Keeps a frame, unless the same bytes are there already.
-    fn keep(&mut self, segment: &Segment, frame: &[u8]) {
-        let mine = segment.after();
-        let closes = segment.has(FIN) || segment.has(RST);
-        let read = |frame: &Vec<u8>| Segment::read(frame);
-        let covered = self.frames.iter().filter_map(read).any(|other| {
-            ahead(other.seq, segment.seq) <= 0
-                && ahead(other.after(), mine) >= 0
-                && (!closes || other.flags & (FIN | RST) != 0)
+    /// Keeps a frame, unless the one before it has the same bytes already.
+    fn keep(&mut self, segment: Segment, frame: &[u8]) {
+        let behind = |(other, _): &(Segment, Vec<u8>)| ahead(other.seq, segment.seq) <= 0;
+        let place = self.frames.partition_point(behind);
+        let closes = |segment: &Segment| segment.has(FIN) || segment.has(RST);
+        let covered = place.checked_sub(1).is_some_and(|before| {
+            let other = &self.frames[before].0;
+            ahead(other.after(), segment.after()) >= 0 && (closes(other) || !closes(&segment))
         });
         if covered || self.bytes + frame.len() > HELD_BYTES_MAX {
             return;
         }
         self.bytes += frame.len();
-        let place = self
-            .frames
-            .iter()
-            .filter_map(read)
-            .take_while(|other| ahead(other.seq, segment.seq) <= 0)
-            .count();
-        self.frames.insert(place, frame.to_vec());
+        self.frames.insert(place, (segment, frame.to_vec()));
     }
 }
 
@@ -110,7 +103,7 @@ impl Gate {
             };
             let (from, to) = (usize::from(key.from), usize::from(key.to));
             if shut.hold || shut.by.is_none() {
-                released.extend(shut.frames.into_iter().map(|frame| Released {
+                released.extend(shut.frames.into_iter().map(|(_, frame)| Released {
                     from,
                     to,
                     frame,
@@ -148,7 +141,7 @@ impl Gate {
         {
             shut.sample = frame.to_vec();
             if shut.hold && segment.reaches_beyond(shut.seq) {
-                shut.keep(segment, frame);
+                shut.keep(*segment, frame);
             }
             return vec![segment.up_to(frame, shut.seq)];
         }
@@ -168,7 +161,7 @@ impl Gate {
         });
         let before = waits.then_some(waiting.seq);
         waiting.sample = frame.to_vec();
-        waiting.keep(segment, frame);
+        waiting.keep(*segment, frame);
         self.judge(decoder, arrival, waiting, before)
     }
 
@@ -186,16 +179,13 @@ impl Gate {
         let frames = std::mem::take(&mut waiting.frames);
         waiting.bytes = 0;
         let mut stop = None;
-        for frame in &frames {
-            let Some(segment) = Segment::read(frame) else {
-                continue;
-            };
+        for (segment, frame) in &frames {
             let next = decoder.flow(key).and_then(|flow| flow.next());
             stop = match next {
                 Some(next) if segment.len() > 0 && ahead(segment.seq, next) > 0 => {
                     Some((next, None))
                 }
-                _ => self.read(decoder, arrival, &segment, frame, (from, to)),
+                _ => self.read(decoder, arrival, segment, frame, (from, to)),
             };
             if stop.is_some() {
                 break;
@@ -209,10 +199,7 @@ impl Gate {
             stop = Some((seq, None));
         }
         let mut out = Vec::new();
-        for frame in frames {
-            let Some(segment) = Segment::read(&frame) else {
-                continue;
-            };
+        for (segment, frame) in frames {
             let Some((seq, _)) = stop.filter(|(seq, _)| segment.reaches_beyond(*seq)) else {
                 out.push(frame);
                 continue;
@@ -222,7 +209,7 @@ impl Gate {
             if is_new && Segment::read(&part).is_some_and(|part| part.len() > 0) {
                 out.push(part);
             }
-            waiting.keep(&segment, &frame);
+            waiting.keep(segment, &frame);
         }
         if let Some((seq, by)) = stop {
             waiting.seq = seq;

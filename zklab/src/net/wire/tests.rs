@@ -375,7 +375,8 @@ fn through_a_gate(
     let mut receiver = Receiver::default();
     decoder.take(arrival(key, u32::MAX, SYN), &[]);
     gate.arm(rule);
-    let longest = [3, 30, 3000][chances.below(3) as usize];
+    let least = if bytes.len() < 3000 { 3 } else { 60 };
+    let longest = [least, 90, 3000][chances.below(3) as usize];
     let mut pieces = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
@@ -441,7 +442,8 @@ fn exactly_the_bytes_before_the_message_get_through() {
             continue;
         }
         let starts = message_starts(&bytes, key);
-        for seed in 0..6 {
+        // A stream of very small pieces takes long; the short ones have every kind of message.
+        for seed in 0..if bytes.len() < 3000 { 4 } else { 1 } {
             let mut chances = Prng::new(seed * 7919 + number);
             let index = chances.below(names.len() as u64) as usize;
             let nth = names[..=index]
