@@ -163,14 +163,14 @@ pub(super) fn network(wanted: NetKind, plan: &Plan) -> Result<NetKind, Failure> 
     if kind != NetKind::Loopback {
         return Ok(kind);
     }
-    let Some(step) = plan.needs_links() else {
-        return Ok(kind);
+    let what = match (plan.needs_links(), &plan.profile) {
+        (Some(step), _) => format!("step {:?} ({})", step.id, step.text()),
+        (None, Some(profile)) => format!("profile {profile:?}"),
+        (None, None) => return Ok(kind),
     };
     let cause = format!(
-        "{}: step {:?} ({}) needs a network of its own for every node, and this one is loopback; nothing was started",
-        plan.file,
-        step.id,
-        step.text()
+        "{}: {what} needs a network of its own for every node, and this one is loopback; nothing was started",
+        plan.file
     );
     Err(if wish == NetKind::Loopback {
         Failure::usage(cause)

@@ -23,6 +23,7 @@ use super::utc;
 use crate::clock::{ms, now_us};
 use crate::event::{LabEvent, LabEventKind};
 use crate::failure::{Context, Exit, Failure};
+use crate::fault::Profile;
 use crate::id::NodeId;
 use crate::net::NetKind;
 use crate::node::ServerKind;
@@ -183,7 +184,11 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         asked_us: begun,
         lease: true,
         no_wire: false,
-        profile: None,
+        // It was read when the scenario was.
+        profile: plan
+            .profile
+            .as_deref()
+            .and_then(|word| Profile::open(word).ok()),
     }
 }
 

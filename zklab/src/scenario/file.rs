@@ -13,6 +13,7 @@ use super::expect::{self, Checks, Expect};
 use super::text::{Section, Source, Value};
 use super::words::{self, Options, Wrong};
 use crate::failure::Failure;
+use crate::fault::Profile;
 use crate::observe::load::Mix;
 
 /// A scenario.
@@ -59,6 +60,8 @@ pub struct LabModel {
     pub net: String,
     /// `tmpfs` or `disk`.
     pub data: Vec<String>,
+    /// How far apart the nodes are; none is as near as can be.
+    pub profile: Vec<String>,
 }
 
 /// The load of a scenario.
@@ -166,7 +169,7 @@ pub(super) const KEYS: [&str; 13] = [
     "name", "about", "seeds", "duration", "pace", "lab", "load", "step", "fault", "final",
     "expect", "check", "v",
 ];
-const LAB_KEYS: [&str; 5] = ["nodes", "observers", "tick", "net", "data"];
+const LAB_KEYS: [&str; 6] = ["nodes", "observers", "tick", "net", "data", "profile"];
 const LOAD_KEYS: [&str; 4] = ["clients", "rate", "mix", "session_timeout"];
 /// Keys of a step.
 pub(super) const STEP_KEYS: [&str; 19] = [
@@ -276,7 +279,9 @@ impl Scenario {
                 .iter()
                 .any(|text| words::parse(text, &options, u8::MAX).is_ok_and(|d| d.needs.links()))
         });
-        any_step || self.faults.iter().any(|fault| fault.kind != "process")
+        any_step
+            || !self.lab.profile.is_empty()
+            || self.faults.iter().any(|fault| fault.kind != "process")
     }
 }
 
@@ -308,6 +313,7 @@ fn lab(top: &Section<'_>) -> Result<LabModel, Failure> {
         tick: Choice::fixed(200_000),
         net: "auto".to_owned(),
         data: vec!["tmpfs".to_owned()],
+        profile: Vec::new(),
     };
     let Some(value) = top.get("lab") else {
         return Ok(model);
@@ -327,6 +333,15 @@ fn lab(top: &Section<'_>) -> Result<LabModel, Failure> {
     }
     if let Some(data) = lab.get("data") {
         model.data = data.words(&["tmpfs", "disk"])?;
+    }
+    if let Some(profile) = lab.get("profile") {
+        model.profile = profile.texts()?;
+        for (item, word) in profile.items().iter().zip(&model.profile) {
+            Profile::open(word).map_err(|failure| Failure {
+                hint: failure.hint,
+                ..item.wrong(failure.cause)
+            })?;
+        }
     }
     Ok(model)
 }

@@ -220,9 +220,7 @@ fn is_together(
     goal: &mut Option<(i64, HexZxid)>,
 ) -> bool {
     let meant = |node: &&NodeStatus| only.is_none_or(|only| only.contains(&node.id));
-    let leader = status
-        .leader
-        .filter(|id| only.is_none_or(|only| only.contains(id)));
+    let leader = status.leader;
     let Some(leader) = status.nodes.iter().find(|node| Some(node.id) == leader) else {
         return false;
     };

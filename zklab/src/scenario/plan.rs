@@ -38,6 +38,8 @@ pub struct Plan {
     pub net: String,
     /// `tmpfs` or `disk`.
     pub data: String,
+    /// How far apart the nodes are.
+    pub profile: Option<String>,
     /// Clients of the load.
     pub clients: u32,
     /// Its operations a second.
@@ -138,6 +140,11 @@ impl Plan {
             tick_us: scenario.lab.tick.draw_time(&mut lab),
             net: scenario.lab.net.clone(),
             data: lab.pick(&scenario.lab.data).clone(),
+            profile: if scenario.lab.profile.is_empty() {
+                None
+            } else {
+                Some(lab.pick(&scenario.lab.profile).clone())
+            },
             clients: whole(scenario.load.clients.draw(&mut load)),
             rate: whole(scenario.load.rate.draw(&mut load)),
             mix: scenario.load.mix.clone(),

@@ -28,8 +28,10 @@ pub(super) fn toml(plan: &Plan) -> String {
     line(format!("# What seed {} makes of {}.", plan.seed, plan.file));
     line(format!("name = {}", quoted(&plan.name)));
     line(format!("duration = {}", time(plan.duration_us)));
+    let profile = plan.profile.as_deref();
+    let profile = profile.map_or_else(String::new, |word| format!(", profile = {}", quoted(word)));
     line(format!(
-        "lab = {{ nodes = {}, observers = {}, tick = {}, net = {}, data = {} }}",
+        "lab = {{ nodes = {}, observers = {}, tick = {}, net = {}, data = {}{profile} }}",
         plan.nodes,
         plan.observers,
         time(plan.tick_us),

@@ -59,7 +59,7 @@ pub fn schema() -> Value {
         "about": { "type": "string" },
         "seeds": { "type": "integer", "description": "how many seeds a run takes" },
         "duration": time, "pace": time,
-        "lab": table(json!({ "nodes": count, "observers": count, "tick": time, "net": { "type": "string" }, "data": words })),
+        "lab": table(json!({ "nodes": count, "observers": count, "tick": time, "net": { "type": "string" }, "data": words, "profile": words })),
         "load": table(json!({ "clients": count, "rate": count, "mix": { "type": ["string", "object"] }, "session_timeout": time })),
         "step": { "type": "array", "items": step },
         "fault": { "type": "array", "items": fault },

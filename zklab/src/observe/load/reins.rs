@@ -19,6 +19,8 @@ struct Until {
     at: Instant,
     /// Somebody said so, perhaps before it began.
     is_stopped: bool,
+    /// What came before is preparation.
+    is_begun: bool,
 }
 
 impl Default for Reins {
@@ -26,6 +28,7 @@ impl Default for Reins {
         let until = Until {
             at: Instant::now(),
             is_stopped: false,
+            is_begun: false,
         };
         Self {
             until: Arc::new(Mutex::new(until)),
@@ -35,7 +38,7 @@ impl Default for Reins {
 }
 
 impl Reins {
-    /// How many writes were acknowledged.
+    /// How many writes were acknowledged; those of the preparation do not count.
     #[must_use]
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
@@ -43,14 +46,15 @@ impl Reins {
 
     /// Ends the load: the clients ask nothing new, and the end state is read.
     pub fn stop(&self) {
-        *self.lock() = Until {
-            at: Instant::now(),
-            is_stopped: true,
-        };
+        let mut until = self.lock();
+        until.at = Instant::now();
+        until.is_stopped = true;
     }
 
     pub(super) fn begin(&self, length: Duration) {
+        self.writes.store(0, Ordering::Relaxed);
         let mut until = self.lock();
+        until.is_begun = true;
         if !until.is_stopped {
             until.at = Instant::now() + length;
         }
@@ -61,7 +65,9 @@ impl Reins {
     }
 
     pub(super) fn written(&self) {
-        self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.lock().is_begun {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Until> {
