@@ -232,7 +232,8 @@ impl Screen {
             }
         }
         // What a server tells of itself is not told again by those who only heard it.
-        let again = told.src == "wire" && self.lanes.iter().any(|lane| lane.tells);
+        let tells = |lane: &Lane| lane.tells && lane.node == told.node;
+        let again = told.src == "wire" && self.lanes.iter().any(tells);
         if !again && is_worth_a_line(&told) {
             let place = self
                 .events

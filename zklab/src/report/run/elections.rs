@@ -107,11 +107,14 @@ pub(super) fn read(events: &[Event]) -> Vec<Election> {
     let mut elections = Vec::new();
     let mut open: Option<Open<'_>> = None;
     // What a server tells of itself is not told again by those who only heard it.
-    let tells = events
+    let tellers: BTreeSet<&str> = events
         .iter()
-        .any(|event| event.src == "zkd" && event.kind == "election.started");
+        .filter(|event| event.src == "zkd")
+        .map(|event| event.node.as_str())
+        .collect();
     let told = |event: &&Event| {
-        belongs(event) && (!tells || event.src != "wire" || event.kind == "wire.message")
+        let heard = event.src == "wire" && event.kind != "wire.message";
+        belongs(event) && !(heard && tellers.contains(event.node.as_str()))
     };
     for event in events.iter().filter(told) {
         if let Some(now) = &open

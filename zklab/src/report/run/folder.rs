@@ -3,14 +3,16 @@
 //!
 //! Nothing here knows what writes the folder: the files are the agreement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use zkd::ids::Zxid;
 
 use super::load::Load;
+use crate::event::HexZxid;
 use crate::failure::{Exit, Failure};
 
 /// How a run ended.
@@ -190,6 +192,22 @@ fn said(value: &Value) -> String {
     }
 }
 
+/// A node's directory in a text, which was gone with the lab, becomes the node.
+fn without_places(text: &str) -> String {
+    let node = |word: &str| {
+        let (before, rest) = word.strip_prefix('/')?.rsplit_once("/data")?;
+        let name = before.rsplit('/').next()?;
+        let number = name.strip_prefix('n')?;
+        let is_node = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        (is_node && !rest.contains('/')).then(|| format!("{name}{rest}"))
+    };
+    let words = text.split(' ');
+    let words: Vec<String> = words
+        .map(|word| node(word).unwrap_or_else(|| word.to_owned()))
+        .collect();
+    words.join(" ")
+}
+
 fn text(value: &Value, key: &str) -> String {
     said(&value[key])
 }
@@ -247,7 +265,7 @@ impl RunJson {
             observers: count(value, "observers"),
             outcome: Outcome::of(value["verdict"].as_str().unwrap_or_default()),
             rule: text(value, "rule"),
-            message: text(value, "message"),
+            message: without_places(&text(value, "message")),
             checks: list(value, "checks").iter().map(Check::of).collect(),
             expects: list(value, "expects").iter().map(Expectation::of).collect(),
             host_stall_max_ms: number(value, "host_stall_max_ms"),
@@ -279,7 +297,7 @@ impl Check {
             verdict: text(value, "verdict"),
             count: count(value, "count"),
             ms: number(value, "ms"),
-            message: text(value, "message"),
+            message: without_places(&text(value, "message")),
             witness: list(value, "witness").to_vec(),
         }
     }
@@ -441,7 +459,8 @@ impl Folder {
             .map(Sample::of)
             .collect();
         samples.sort_by_key(|sample| sample.t_us);
-        let load = Load::read(&dir.join("history.ndjson"), run.lab_start_us, &mut notes);
+        let history = dir.join("history.ndjson");
+        let load = Load::read(&history, run.lab_start_us, &zxids(&run.message), &mut notes);
         let scenario = std::fs::read_to_string(dir.join("scenario.toml")).unwrap_or_default();
         Ok(Self {
             dir: dir.to_owned(),
@@ -454,6 +473,15 @@ impl Folder {
             notes,
         })
     }
+}
+
+/// The zxids in a text.
+fn zxids(text: &str) -> HashSet<Zxid> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .filter_map(HexZxid::parse)
+        .map(|zxid| Zxid(zxid.0))
+        .collect()
 }
 
 /// `run.json` of a folder.
@@ -536,4 +564,20 @@ fn lines(dir: &Path, name: &str, notes: &mut Vec<String>) -> Vec<Value> {
         notes.push(format!("{name} has {wrong} lines that are no JSON"));
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_become_nodes_and_zxids_are_found() {
+        let text =
+            "logs: at 0x1000000a0: /dev/shm/lab-1/n1/data has it and /x/n12/data, not /etc/data";
+        assert_eq!(
+            without_places(text),
+            "logs: at 0x1000000a0: n1 has it and n12, not /etc/data"
+        );
+        assert_eq!(zxids(text), HashSet::from([Zxid(0x1_0000_00a0)]));
+    }
 }

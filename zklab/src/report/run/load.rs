@@ -1,13 +1,17 @@
 //! What the clients did over time: a history of any length, folded into a few hundred columns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use zkd::ids::SessionId;
+use serde_json::Value;
+use zkd::ids::{SessionId, Zxid};
 
 use crate::observe::history::{Line, MarkLine, OpLine, Outcome};
+
+/// So many writes that the verdict speaks of are kept.
+const NAMED_MAX: usize = 4;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Load {
     pub expired_us: Vec<u64>,
     /// The node of every connection.
     nodes: HashMap<(SessionId, u32), String>,
+    /// The writes that the verdict speaks of by their zxid, as they stand in the file.
+    pub named: Vec<Value>,
 }
 
 /// Some of the time.
@@ -73,8 +79,14 @@ impl Gap {
 }
 
 impl Load {
-    /// Reads a history whose clock says `lab_start_us` where the events count 0.
-    pub(super) fn read(path: &Path, lab_start_us: u64, notes: &mut Vec<String>) -> Self {
+    /// Reads a history whose clock says `lab_start_us` where the events count 0, and keeps the writes with one of
+    /// these zxids.
+    pub(super) fn read(
+        path: &Path,
+        lab_start_us: u64,
+        wanted: &HashSet<Zxid>,
+        notes: &mut Vec<String>,
+    ) -> Self {
         let mut load = Self::default();
         let Ok(file) = File::open(path) else {
             notes.push("history.ndjson is not in the folder: there is nothing to plot".to_owned());
@@ -99,7 +111,16 @@ impl Load {
                 continue;
             }
             match Line::decode(&line) {
-                Ok(Some(line)) => load.take(&line, lab_start_us, &names),
+                Ok(Some(told)) => {
+                    load.take(&told, lab_start_us, &names);
+                    if let Line::Op(op) = told
+                        && op.kind.is_write()
+                        && wanted.contains(&op.zxid)
+                        && load.named.len() < NAMED_MAX
+                    {
+                        load.named.extend(serde_json::from_slice(&line).ok());
+                    }
+                }
                 Ok(None) => {}
                 // The last line may be cut off.
                 Err(_) if line.last() != Some(&b'\n') => {}
@@ -229,7 +250,7 @@ impl Load {
 
 /// The nodes of the addresses in the first line: they stand there in the order of the nodes.
 fn servers(line: &[u8]) -> HashMap<String, String> {
-    let header: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+    let header: Value = serde_json::from_slice(line).unwrap_or_default();
     let addresses = header["servers"].as_array().into_iter().flatten();
     addresses
         .enumerate()

@@ -80,8 +80,8 @@ fn one(folder: &Folder) -> String {
         text.push_str(&format!(
             "- {}: wanted {}, got {}\n",
             cell(&words::expectation(&missed.what)),
-            cell(&missed.wanted),
-            cell(&missed.got)
+            cell(&words::amount(&missed.wanted)),
+            cell(&words::amount(&missed.got))
         ));
     }
     for (word, command) in [("Again", &run.repro), ("Smaller", &run.shrink)] {

@@ -146,12 +146,16 @@ impl Proof {
     }
 }
 
-/// The proof of a run's verdict: that of the check that explains it.
+/// The proof of a run's verdict: that of the check that explains it, or else the writes it speaks of.
 #[must_use]
 pub(super) fn of_run(run: &RunJson, load: &Load) -> Vec<Proof> {
     let witness = run.failed_check().map(|check| check.witness.as_slice());
-    let witness = witness.unwrap_or_default().iter();
+    let witness = match witness {
+        Some([]) | None => &load.named,
+        Some(witness) => witness,
+    };
     witness
+        .iter()
         .map(|value| Proof::of(value, run.lab_start_us, load))
         .collect()
 }

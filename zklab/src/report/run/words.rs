@@ -59,7 +59,8 @@ pub(super) fn meaning(rule: &str) -> Option<Meaning> {
         ),
         "logs" => (
             "Wherever two servers have a txn with the same zxid on their disks, it is the same txn.",
-            "Usually a server kept what it should have cut off when it joined a new leader.",
+            "Usually a server had acknowledged what was not yet safe on its disk and lost it in a crash, or kept what it \
+             should have cut off when it joined a new leader.",
         ),
         "split-brain" | "split" => (
             "There is never more than one leader that acknowledges writes.",
@@ -80,5 +81,43 @@ pub(super) fn expectation(name: &str) -> String {
         "converge_within" => "all servers equal again within".to_owned(),
         "quorum_regained_within" => "a quorum serves again within".to_owned(),
         other => other.replace('_', " "),
+    }
+}
+
+/// An amount as people read it: `1219300us` is `1.22 s`; anything else stays.
+#[must_use]
+pub(super) fn amount(text: &str) -> String {
+    let words: Vec<String> = text
+        .split(' ')
+        .map(|word| {
+            let us = word.strip_suffix("us").and_then(|us| us.parse().ok());
+            us.map_or_else(|| word.to_owned(), length)
+        })
+        .collect();
+    words.join(" ")
+}
+
+/// Microseconds as people read a length: `310 µs`, `16.7 ms`, `2.04 s`.
+#[must_use]
+pub(super) fn length(us: u64) -> String {
+    let ms = us as f64 / 1e3;
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..100_000 => format!("{ms:.1} ms"),
+        100_000..1_000_000 => format!("{ms:.0} ms"),
+        _ => format!("{:.2} s", ms / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::amount;
+
+    #[test]
+    fn amounts_have_units_that_people_use() {
+        assert_eq!(amount("1219300us"), "1.22 s");
+        assert_eq!(amount("at most 800us"), "at most 800 µs");
+        assert_eq!(amount("at most 4s"), "at most 4s");
+        assert_eq!(amount("focus"), "focus");
     }
 }

@@ -18,6 +18,7 @@ use super::folder::Folder;
 use super::markup::Markup;
 use super::story::Story;
 use super::witness;
+use super::words::length;
 
 /// The style sheet.
 const STYLE: &str = include_str!("style.css");
@@ -87,15 +88,4 @@ fn end(page: &mut Markup) {
 /// Microseconds as people read a moment: `4.118 s`.
 fn moment(us: u64) -> String {
     format!("{:.3} s", us as f64 / 1e6)
-}
-
-/// Microseconds as people read a length: `310 µs`, `16.7 ms`, `2.04 s`.
-fn length(us: u64) -> String {
-    let ms = us as f64 / 1e3;
-    match us {
-        0..1_000 => format!("{us} µs"),
-        1_000..100_000 => format!("{ms:.1} ms"),
-        100_000..1_000_000 => format!("{ms:.0} ms"),
-        _ => format!("{:.2} s", ms / 1e3),
-    }
 }

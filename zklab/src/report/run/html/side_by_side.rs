@@ -15,15 +15,7 @@ pub(in crate::report::run) type Compared = (String, Vec<String>);
 #[must_use]
 pub(in crate::report::run) fn title(folder: &Folder) -> String {
     let run = &folder.run;
-    let mut names: Vec<&str> = run.servers.values().map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    let server = if names.len() > 1 {
-        names.join(" + ")
-    } else {
-        run.server.clone()
-    };
-    let parts = [server, run.seed.clone()];
+    let parts = [run.server.clone(), run.seed.clone()];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join(" · ")
 }
@@ -85,7 +77,8 @@ pub(in crate::report::run) fn rows(folders: &[Folder], stories: &[Story]) -> Vec
             let found = folder.run.expects.iter().find(|expect| expect.what == what);
             found.map_or("–".to_owned(), |expect| {
                 let mark = if expect.ok { "" } else { " (MISSED)" };
-                format!("{} of {}{mark}", expect.got, expect.wanted)
+                let got = words::amount(&expect.got);
+                format!("{got} of {}{mark}", words::amount(&expect.wanted))
             })
         });
     }

@@ -103,7 +103,8 @@ pub(super) fn expectations(page: &mut Markup, folder: &Folder) {
             ("fail", "missed")
         };
         let what = words::expectation(&expect.what);
-        row(page, Some(mark), &[&what, &expect.wanted, &expect.got]);
+        let (wanted, got) = (words::amount(&expect.wanted), words::amount(&expect.got));
+        row(page, Some(mark), &[&what, &wanted, &got]);
     }
     end(page);
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::elections::{Election, End};
 use super::super::folder::Folder;
 use super::super::markup::{Markup, px};
-use super::super::story::{Epoch, Fault, Lane, LaneState, Story};
+use super::super::story::{Fault, Lane, LaneState, Story};
 use super::super::witness::Proof;
 use super::{length, moment, plots};
 
@@ -22,7 +22,7 @@ pub(super) const SPAN: f64 = WIDTH - LEFT - 50.0;
 const LANE: f64 = 24.0;
 const LANE_STEP: f64 = 29.0;
 const FAULT_STEP: f64 = 18.0;
-const FAULT_ROWS_MAX: usize = 8;
+const FAULT_ROWS_MAX: usize = 16;
 /// About what a letter takes.
 const LETTER: f64 = 6.3;
 
@@ -55,7 +55,8 @@ pub(super) fn draw(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[
     };
     let rows = pack(&story.faults, scale);
     let fault_rows = rows.iter().max().map_or(0, |row| row + 1);
-    let faults_y = 34.0;
+    // The names of the proofs stand above everything.
+    let faults_y = if proofs.is_empty() { 28.0 } else { 62.0 };
     let lanes_y =
         faults_y + fault_rows as f64 * FAULT_STEP + if fault_rows > 0 { 8.0 } else { 0.0 };
     let lanes_end = lanes_y + story.lanes.len() as f64 * LANE_STEP;
@@ -64,7 +65,8 @@ pub(super) fn draw(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[
     let plots_y = marks_y + 26.0;
     let plots = plots::Plots::new(folder, story, plots_y);
     let height = plots.end() + 6.0;
-    legend(page, story);
+    let marks = !story.elections.is_empty();
+    legend(page, std::slice::from_ref(story), marks);
     page.open("div", &[("class", &"wide timeline")]);
     page.open(
         "svg",
@@ -89,7 +91,7 @@ pub(super) fn draw(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[
         draw_lane(page, lane, lanes_y + index as f64 * LANE_STEP, scale);
     }
     draw_faults(page, story, &rows, faults_y, lanes_y, scale);
-    draw_epochs(page, &story.epochs, epochs_y, scale);
+    draw_epochs(page, story, epochs_y, scale);
     plots.draw(page, scale);
     election_marks(page, &story.elections, lanes_y, marks_y, scale);
     proof_marks(page, proofs, height, scale);
@@ -333,8 +335,11 @@ fn draw_faults(
             }
         });
         let end_us = story.end_us.max(fault.to_us);
-        let text = ("onpage", &fault.name()[..]);
-        label(page, text, (fault.from_us, end_us), y + 11.0, scale);
+        // In the last row faults may lie on one another; their names are told by the pointer.
+        if row + 1 < FAULT_ROWS_MAX {
+            let text = ("onpage", &fault.name()[..]);
+            label(page, text, (fault.from_us, end_us), y + 11.0, scale);
+        }
     }
 }
 
@@ -346,12 +351,13 @@ fn listed(word: &str, names: &[String]) -> String {
     }
 }
 
-fn draw_epochs(page: &mut Markup, epochs: &[Epoch], y: f64, scale: Scale) {
+fn draw_epochs(page: &mut Markup, story: &Story, y: f64, scale: Scale) {
+    let epochs = &story.epochs;
     name(page, "epoch", y + 13.0);
     for (index, epoch) in epochs.iter().enumerate() {
         let to_us = epochs
             .get(index + 1)
-            .map_or(scale.end_us, |next| next.at_us);
+            .map_or(story.end_us, |next| next.at_us);
         let class = if index % 2 == 0 { "reign" } else { "reign odd" };
         let under = if epoch.leader.is_empty() {
             String::new()
@@ -450,7 +456,7 @@ fn proof_marks(page: &mut Markup, proofs: &[Proof], height: f64, scale: Scale) {
             );
         });
         // Names of proofs that lie close together stand above one another.
-        let y = 30.0 + (index % 2) as f64 * 11.0;
+        let y = 31.0 + (index % 3) as f64 * 11.0;
         let x = scale.x(from_us);
         page.element(
             "text",
@@ -493,9 +499,10 @@ fn stall_bands(page: &mut Markup, story: &Story, scale: Scale, top: f64, height:
     });
 }
 
-fn legend(page: &mut Markup, story: &Story) {
+fn legend(page: &mut Markup, stories: &[Story], marks: bool) {
     let seen = |state: LaneState| {
-        let mut spans = story.lanes.iter().flat_map(|lane| &lane.spans);
+        let lanes = stories.iter().flat_map(|story| &story.lanes);
+        let mut spans = lanes.flat_map(|lane| &lane.spans);
         spans.any(|span| span.state == state)
     };
     page.open("ul", &[("class", &"legend")]);
@@ -507,17 +514,17 @@ fn legend(page: &mut Markup, story: &Story) {
         page.text(" ").text(state.meaning()).close("li");
     }
     let mut more = vec![];
-    if !story.faults.is_empty() {
+    if stories.iter().any(|story| !story.faults.is_empty()) {
         more.push((
             "struck",
             "fault",
             "put in on purpose, on the nodes that are hatched",
         ));
     }
-    if !story.stalls.is_empty() {
+    if stories.iter().any(|story| !story.stalls.is_empty()) {
         more.push(("stalled", "stall", "the machine itself stood still"));
     }
-    if !story.elections.is_empty() {
+    if marks {
         more.push(("election", "election", "click the number for what was said"));
     }
     for (class, word, meaning) in more {
@@ -578,9 +585,7 @@ pub(super) fn lanes_of(page: &mut Markup, titles: &[String], stories: &[Story], 
         places.push((y, lanes_y, rows));
         y = lanes_y + story.lanes.len() as f64 * LANE_STEP + 56.0;
     }
-    if let Some(story) = stories.iter().max_by_key(|story| story.lanes.len()) {
-        legend(page, story);
-    }
+    legend(page, stories, false);
     page.open("div", &[("class", &"wide timeline")]);
     page.open(
         "svg",
@@ -616,7 +621,7 @@ pub(super) fn lanes_of(page: &mut Markup, titles: &[String], stories: &[Story], 
         }
         draw_faults(page, story, rows, top + TITLE, *lanes_y, scale);
         let epochs_y = lanes_y + story.lanes.len() as f64 * LANE_STEP + 4.0;
-        draw_epochs(page, &story.epochs, epochs_y, scale);
+        draw_epochs(page, story, epochs_y, scale);
     }
     page.close("svg").close("div");
     page.raw("<p id=\"now\" class=\"now\" hidden></p>\n");

@@ -33,7 +33,7 @@ pub(super) fn header(page: &mut Markup, folder: &Folder) {
     if !run.seed.is_empty() {
         facts.push(format!("seed {}", run.seed));
     }
-    facts.push(servers(folder));
+    facts.push(run.server.clone());
     if run.nodes > 0 {
         let observers = match run.observers {
             0 => String::new(),
@@ -49,17 +49,6 @@ pub(super) fn header(page: &mut Markup, folder: &Folder) {
     facts.retain(|fact| !fact.is_empty());
     page.element("p", &[("class", &"facts")], facts.join(" · "));
     page.close("header");
-}
-
-fn servers(folder: &Folder) -> String {
-    let mut names: Vec<&str> = folder.run.servers.values().map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.len() < 2 {
-        folder.run.server.clone()
-    } else {
-        names.join(" + ")
-    }
 }
 
 /// What went wrong and what proves it; of a run that passed, only how to run it again.
@@ -79,7 +68,10 @@ pub(super) fn what_went_wrong(page: &mut Markup, folder: &Folder, story: &Story,
             said(page, "What breaks it", meaning.cause);
         }
         missed(page, folder);
-        proof(page, proofs);
+        let proved = run
+            .failed_check()
+            .is_some_and(|check| !check.witness.is_empty());
+        proof(page, proofs, proved);
         around(page, folder, story, proofs);
     }
     commands(page, folder);
@@ -137,7 +129,8 @@ fn missed(page: &mut Markup, folder: &Folder) {
     for expect in run.expects.iter().filter(|expect| !expect.ok) {
         page.open("p", &[("class", &"meaning")]);
         page.element("b", &[], format!("{}:", words::expectation(&expect.what)));
-        page.text(format!(" wanted {}, got {}", expect.wanted, expect.got));
+        let (wanted, got) = (words::amount(&expect.wanted), words::amount(&expect.got));
+        page.text(format!(" wanted {wanted}, got {got}"));
         page.close("p");
     }
     if run.outcome == Outcome::Inconclusive && run.host_stall_limit_ms > 0.0 {
@@ -151,11 +144,16 @@ fn missed(page: &mut Markup, folder: &Folder) {
 }
 
 /// The operations that prove it, the offending one last.
-fn proof(page: &mut Markup, proofs: &[Proof]) {
+fn proof(page: &mut Markup, proofs: &[Proof], proved: bool) {
     if proofs.is_empty() {
         return;
     }
-    page.element("h3", &[], "What proves it, in the order of the story");
+    let title = if proved {
+        "What proves it, in the order of the story"
+    } else {
+        "The writes that this speaks of"
+    };
+    page.element("h3", &[], title);
     page.open("div", &[("class", &"wide")]);
     page.open("table", &[("class", &"proof")]);
     page.open("thead", &[]).open("tr", &[]);
@@ -164,7 +162,7 @@ fn proof(page: &mut Markup, proofs: &[Proof]) {
     }
     page.close("tr").close("thead").open("tbody", &[]);
     for (index, proof) in proofs.iter().enumerate() {
-        let last = index + 1 == proofs.len();
+        let last = proved && index + 1 == proofs.len();
         let class = if last { "offending" } else { "" };
         page.open("tr", &[("class", &class)]);
         page.element("td", &[], &proof.name);
@@ -301,7 +299,10 @@ pub(super) fn sentence(event: &Event) -> String {
 /// The commands that show it again, to copy.
 fn commands(page: &mut Markup, folder: &Folder) {
     let run = &folder.run;
-    let commands = [("Run it again", &run.repro), ("Make it small", &run.shrink)];
+    let mut commands = vec![("Run it again", &run.repro)];
+    if run.outcome != Outcome::Pass {
+        commands.push(("Make it small", &run.shrink));
+    }
     if commands.iter().all(|(_, command)| command.is_empty()) {
         return;
     }
