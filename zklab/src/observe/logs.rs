@@ -13,7 +13,7 @@ use std::path::Path;
 
 use zkd::ids::Zxid;
 use zkd::record::opcode::OpCode;
-use zkd::record::txn::{Txn, TxnRecord};
+use zkd::record::txn::{MultiOp, MultiTxn, Txn, TxnRecord};
 use zkd::storage::{LogReader, RealDisk};
 
 use crate::failure::Failure;
@@ -197,9 +197,7 @@ fn differ(logs: &[Log], here: &[usize], zxid: Zxid, compared: &mut u64) -> Optio
         let two = logs[*other].next.as_ref()?;
         if !is_same(one, two) {
             let (a, b) = (&logs[*first].span.dir, &logs[*other].span.dir);
-            return Some(format!(
-                "{a} and {b} have different txns: {one:?} and {two:?}"
-            ));
+            return Some(format!("{a} has {} and {b} has {}", told(one), told(two)));
         }
     }
     let hole = logs.iter().enumerate().find(|(index, log)| {
@@ -224,30 +222,62 @@ fn is_same(one: &TxnRecord, two: &TxnRecord) -> bool {
     one.header == two.header && digests && is_same_body(&one.txn, &two.txn)
 }
 
+/// Of a failed multi only the number of its operations is told apart. Apache's servers log one either as the leader
+/// prepared it or as the tree left it, which marks every operation as failed (`DataTree.processTxn`), so two logs
+/// of one ensemble differ in types and bytes that mean nothing.
 fn is_same_body(one: &Txn, two: &Txn) -> bool {
     let (Txn::Multi(one), Txn::Multi(two)) = (one, two) else {
         return one == two;
     };
-    one.ops.len() == two.ops.len()
-        && one.ops.iter().zip(&two.ops).all(|(one, two)| {
-            let code = |data: &Option<bytes::Bytes>| {
-                data.as_ref()
-                    .map_or(Vec::new(), |data| data[..data.len().min(4)].to_vec())
-            };
-            if one.kind == OpCode::Error.code() || two.kind == OpCode::Error.code() {
-                // Only the code means anything, and not even that where the original bytes were kept.
-                one.kind == two.kind
-            } else {
-                one.kind == two.kind && code(&one.data) == code(&two.data) && one.data == two.data
-            }
-        })
+    let has_failed = |multi: &MultiTxn| {
+        let is_error = |op: &MultiOp| op.kind == OpCode::Error.code();
+        multi.ops.iter().any(is_error)
+    };
+    match (has_failed(one), has_failed(two)) {
+        (true, true) => one.ops.len() == two.ops.len(),
+        (false, false) => one == two,
+        _ => false,
+    }
+}
+
+/// A txn as people can tell it from another: `setData /a version 5, 34 bytes (session 0x…, request 48)`.
+fn told(record: &TxnRecord) -> String {
+    let header = &record.header;
+    let size = |data: &Option<bytes::Bytes>| data.as_ref().map_or(0, |data| data.len());
+    let what = match &record.txn {
+        Txn::Create(txn) => format!("create {}, {} bytes", txn.path, size(&txn.data)),
+        Txn::CreateTtl(txn) => format!("createTTL {}, {} bytes", txn.path, size(&txn.data)),
+        Txn::CreateContainer(txn) => format!("createContainer {}", txn.path),
+        Txn::Delete(txn) => format!("delete {}", txn.path),
+        Txn::SetData(txn) => {
+            let size = size(&txn.data);
+            format!("setData {} version {}, {size} bytes", txn.path, txn.version)
+        }
+        Txn::SetAcl(txn) => format!("setACL {} version {}", txn.path, txn.version),
+        Txn::Check(txn) => format!("check {} version {}", txn.path, txn.version),
+        Txn::CreateSession(_) => "createSession".to_owned(),
+        Txn::CloseSession(_) => "closeSession".to_owned(),
+        Txn::Error(txn) => format!("error {}", txn.code),
+        Txn::Multi(txn) => {
+            let kinds: Vec<String> = txn.ops.iter().map(|op| op.kind.to_string()).collect();
+            format!("multi of types {}", kinds.join(" "))
+        }
+    };
+    let digest = match &record.digest {
+        Some(digest) => format!(", digest {:x}", digest.tree_digest),
+        None => String::new(),
+    };
+    format!(
+        "{what} (session {}, request {}, time {}{digest})",
+        header.client_id, header.cxid.0, header.time
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use zkd::ids::{SessionId, Xid};
     use zkd::jute::Record;
-    use zkd::record::txn::{ErrorTxn, MultiOp, MultiTxn, SetDataTxn, TxnHeader};
+    use zkd::record::txn::{ErrorTxn, SetDataTxn, TxnHeader};
     use zkd::storage::{Storage, StorageOptions};
 
     use super::*;
@@ -281,6 +311,22 @@ mod tests {
                 version,
             }),
         )
+    }
+
+    #[test]
+    fn a_failed_multi_may_be_logged_before_or_after_its_operations_are_marked() {
+        let multi = |kinds: [i32; 2]| {
+            let ops = kinds.map(|kind| MultiOp { kind, data: None });
+            record(1, Txn::Multi(MultiTxn { ops: ops.into() }))
+        };
+        let (as_prepared, as_applied, good) = (multi([5, -1]), multi([-1, -1]), multi([5, 5]));
+        assert_eq!(
+            judge(&[&[as_prepared.clone()], &[as_applied]]).violation,
+            None
+        );
+        let (zxid, what) = judge(&[&[as_prepared], &[good]]).violation.unwrap();
+        assert_eq!(zxid, Zxid(1));
+        assert!(what.contains("has multi of types 5 -1 (session"), "{what}");
     }
 
     fn failed_multi(zxid: i64, data: &'static [u8]) -> TxnRecord {
