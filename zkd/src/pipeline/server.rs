@@ -608,7 +608,7 @@ impl TriggerSink for Batch<'_> {
         let mut watches = self.server.watches.lock();
         watches.trigger(kind, path, &mut self.watchers);
         drop(watches);
-        if planted::is(Planted::LostWatch) && zxid.counter() % 4 == 0 {
+        if planted::is(Planted::LostWatch) && zxid.counter().is_multiple_of(4) {
             return;
         }
         for conn in &self.watchers {
@@ -666,7 +666,7 @@ impl Batch<'_> {
     fn misapplies(&self, record: &TxnRecord) -> bool {
         planted::is(Planted::DigestSkipped)
             && self.server.options.server_id.0 % 3 == 2
-            && record.header.zxid.counter() % 16 == 0
+            && record.header.zxid.counter().is_multiple_of(16)
     }
 
     fn txn(&mut self, tree: &mut DataTree, record: &TxnRecord) {

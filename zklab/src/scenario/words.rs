@@ -217,19 +217,11 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
         rest.retain(|word| *word != "hard");
         hard = rest.len() < before;
     }
-    let (mut lose_unsynced, mut torn) = (false, false);
-    while let (true, Some(word @ ("lose-unsynced" | "torn"))) =
-        (verb == "kill", rest.last().copied())
-    {
-        lose_unsynced |= word == "lose-unsynced";
-        torn |= word == "torn";
-        rest.pop();
-    }
-    if torn && !lose_unsynced {
-        return Err(Wrong::new(
-            "\"torn\" says what is left of what \"lose-unsynced\" takes",
-        ));
-    }
+    let (lose_unsynced, torn) = if verb == "kill" {
+        power_cut(&mut rest)?
+    } else {
+        (false, false)
+    };
     let mut as_ = options.as_.as_deref();
     if let [.., "as", way] = rest[..] {
         if verb != "kill" {
@@ -283,6 +275,22 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
         needs,
         lasts_us: lasts,
     })
+}
+
+/// Takes the words of a power cut off the end: `lose-unsynced`, `torn`.
+fn power_cut(words: &mut Vec<&str>) -> Result<(bool, bool), Wrong> {
+    let (mut lose_unsynced, mut torn) = (false, false);
+    while let Some(word @ ("lose-unsynced" | "torn")) = words.last().copied() {
+        lose_unsynced |= word == "lose-unsynced";
+        torn |= word == "torn";
+        words.pop();
+    }
+    if torn && !lose_unsynced {
+        return Err(Wrong::new(
+            "\"torn\" says what is left of what \"lose-unsynced\" takes",
+        ));
+    }
+    Ok((lose_unsynced, torn))
 }
 
 /// `disk n2 slow-fsync 50ms`, `disk leader fail-fsync eio every 25`.
