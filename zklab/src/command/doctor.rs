@@ -47,6 +47,7 @@ pub(super) fn run(context: &Context) -> Exit {
         finding("loopback network", true, loopback()),
         finding("tun network", false, namespaces(NetKind::Tun)),
         finding("packet network", false, namespaces(NetKind::Packet)),
+        finding("disk faults", false, disks()),
         finding("lab directory", true, lab_directory()),
         finding("memory for data", false, memory()),
         finding("processes", true, processes()),
@@ -94,6 +95,11 @@ fn show(out: &Out, finding: &Finding) {
     if let Some(fix) = &finding.fix {
         out.line(&format!("{:27}→ {fix}", ""));
     }
+}
+
+fn disks() -> Result<String, Failure> {
+    crate::disk::check()?;
+    Ok("the kernel hands syncs over (`up --disk-faults`)".to_owned())
 }
 
 fn lab_directory() -> Result<String, Failure> {

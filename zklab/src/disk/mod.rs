@@ -30,9 +30,17 @@ use self::seccomp::Held;
 use crate::failure::Failure;
 
 /// Whether this machine can watch disks.
-#[must_use]
-pub fn is_supported() -> bool {
-    seccomp::is_supported()
+///
+/// # Errors
+/// If its kernel does not hand system calls over.
+pub fn check() -> Result<(), Failure> {
+    if seccomp::is_supported() {
+        return Ok(());
+    }
+    Err(Failure::environment(
+        "this kernel does not hand system calls over, so disks cannot be watched",
+    )
+    .hint("seccomp's user_notif is in Linux since 5.0; containers may bar it"))
 }
 
 /// How syncs go.

@@ -53,11 +53,8 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
             "--version-of names {stranger}, but the nodes are n1 to n{total}"
         )));
     }
-    if request.disk_faults && !crate::disk::is_supported() {
-        return Err(Failure::environment(
-            "this kernel does not hand system calls over, so disks cannot be watched",
-        )
-        .hint("seccomp's user_notif is in Linux since 5.0; containers may bar it"));
+    if request.disk_faults {
+        crate::disk::check()?;
     }
     let data_dir = root.data_dir(&request.data, &request.name)?;
     let nodes: Vec<NodeSpec> = (1..=request.nodes + request.observers)
