@@ -126,61 +126,63 @@ fn a_run_ends_with_a_verdict_a_folder_and_nothing_left() {
     assert!(place.labs().is_empty(), "{:?}", place.labs());
 }
 
+/// A line of a scenario, and what is said of it.
+const WRONG: &[(&str, &str)] = &[
+    (
+        "lab = { nodse = 3 }",
+        "3: unknown key in lab \"nodse\"; did you mean nodes?",
+    ),
+    (
+        "lab = { nodes = 3, tick = \"5\" }",
+        "3: tick: \"5\" needs a unit: 250ms, 2s, 1m",
+    ),
+    (
+        "step = [{ do = \"kil leader\" }]",
+        "3: unknown deed \"kil\"; did you mean kill?",
+    ),
+    (
+        "step = [{ do = \"kill n9\" }]",
+        "3: unknown node \"n9\"; did you mean n1?",
+    ),
+    (
+        "step = [{ do = \"drop PROPOSLA\" }]",
+        "3: there is no message \"PROPOSLA\"; did you mean PROPOSAL?",
+    ),
+    (
+        "step = [{ after = \"kil\", do = \"heal\" }]",
+        "3: unknown step or event in after \"kil\"",
+    ),
+    (
+        "step = [{ id = \"a\", after = \"a\", do = \"heal\" }]",
+        "3: unknown step or event in after \"a\"",
+    ),
+    (
+        "expect = { sesions_lost = 0 }",
+        "3: unknown key in expect \"sesions_lost\"; did you mean sessions_lost?",
+    ),
+    (
+        "check = { zxid_ordr = true }",
+        "3: unknown key in check \"zxid_ordr\"; did you mean zxid_order?",
+    ),
+    (
+        "load = { mix = { sett = 1 } }",
+        "3: unknown key in mix \"sett\"; did you mean set?",
+    ),
+    (
+        "fault = [{ kind = \"proces\", do = \"kill\" }]",
+        "3: unknown kind \"proces\"; did you mean process?",
+    ),
+    (
+        "final = { then = [\"core servs within 2s\"] }",
+        "3: unknown demand",
+    ),
+    ("x = [", "3: "),
+];
+
 #[test]
 fn bad_input_is_told_with_its_place_and_touches_nothing() {
     let place = Place::new();
-    let cases = [
-        (
-            "lab = { nodse = 3 }",
-            "3: unknown key in lab \"nodse\"; did you mean nodes?",
-        ),
-        (
-            "lab = { nodes = 3, tick = \"5\" }",
-            "3: tick: \"5\" needs a unit: 250ms, 2s, 1m",
-        ),
-        (
-            "step = [{ do = \"kil leader\" }]",
-            "3: unknown deed \"kil\"; did you mean kill?",
-        ),
-        (
-            "step = [{ do = \"kill n9\" }]",
-            "3: unknown node \"n9\"; did you mean n1?",
-        ),
-        (
-            "step = [{ do = \"drop PROPOSLA\" }]",
-            "3: there is no message \"PROPOSLA\"; did you mean PROPOSAL?",
-        ),
-        (
-            "step = [{ after = \"kil\", do = \"heal\" }]",
-            "3: unknown step or event in after \"kil\"",
-        ),
-        (
-            "step = [{ id = \"a\", after = \"a\", do = \"heal\" }]",
-            "3: unknown step or event in after \"a\"",
-        ),
-        (
-            "expect = { sesions_lost = 0 }",
-            "3: unknown key in expect \"sesions_lost\"; did you mean sessions_lost?",
-        ),
-        (
-            "check = { zxid_ordr = true }",
-            "3: unknown key in check \"zxid_ordr\"; did you mean zxid_order?",
-        ),
-        (
-            "load = { mix = { sett = 1 } }",
-            "3: unknown key in mix \"sett\"; did you mean set?",
-        ),
-        (
-            "fault = [{ kind = \"proces\", do = \"kill\" }]",
-            "3: unknown kind \"proces\"; did you mean process?",
-        ),
-        (
-            "final = { then = [\"core servs within 2s\"] }",
-            "3: unknown demand",
-        ),
-        ("x = [", "3: "),
-    ];
-    for (line, wanted) in cases {
+    for (line, wanted) in WRONG {
         let second = if line.starts_with("lab") {
             ""
         } else {

@@ -46,18 +46,7 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         .into_iter()
         .map(Servers::find)
         .collect::<Result<Vec<_>, _>>()?;
-    let first = match args.seed {
-        FirstSeed::Given(seed) => seed.0,
-        FirstSeed::Random => Prng::new(now_us()).below(1 << 24),
-    };
-    let mut plans = Vec::new();
-    for scenario in &scenarios {
-        let count = args.count.or(scenario.seeds).unwrap_or(1);
-        for number in 0..count {
-            let plan = Plan::of(scenario, HexSeed(first.wrapping_add(number)))?;
-            plans.push(plan);
-        }
-    }
+    let plans = plans(&scenarios, args)?;
     if args.dry_run {
         for plan in &plans {
             report::plan(&context.out, plan);
@@ -115,6 +104,23 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     link_last(&args.runs, &home);
     report::summary(&context.out, &summary, how.jobs);
     Ok(exit(&summary, &how))
+}
+
+/// What every seed makes of every scenario.
+fn plans(scenarios: &[Scenario], args: &RunArgs) -> Result<Vec<Plan>, Failure> {
+    let first = match args.seed {
+        FirstSeed::Given(seed) => seed.0,
+        FirstSeed::Random => Prng::new(now_us()).below(1 << 24),
+    };
+    let mut plans = Vec::new();
+    for scenario in scenarios {
+        let count = args.count.or(scenario.seeds).unwrap_or(1);
+        for number in 0..count {
+            let plan = Plan::of(scenario, HexSeed(first.wrapping_add(number)))?;
+            plans.push(plan);
+        }
+    }
+    Ok(plans)
 }
 
 /// The scenarios in files and directories, by name.
@@ -301,7 +307,14 @@ fn carry_out_and(
                         .unwrap_or_else(PoisonError::into_inner)
                         .pop_front();
                     let Some(case) = next else { break };
-                    if tell.send((case, crate::scenario::run(case))).is_err() {
+                    let done = crate::scenario::run(case);
+                    let is_enough = done.as_ref().is_ok_and(|record| {
+                        !matches!(record.verdict, Verdict::Pass | Verdict::Inconclusive)
+                    });
+                    if how.fail_fast && is_enough {
+                        enough.store(true, Ordering::Relaxed);
+                    }
+                    if tell.send((case, done)).is_err() {
                         break;
                     }
                 }

@@ -195,7 +195,7 @@ mod tests {
         for _ in 0..1000 {
             let drawn = times.draw_time(&mut prng);
             assert!((500..=1_500_000).contains(&drawn));
-            assert!(drawn % 1000 == 0 || drawn < 1000);
+            assert!(drawn.is_multiple_of(1000) || drawn < 1000);
         }
         assert_eq!((times.smallest(), times.largest()), (500, 1_500_000));
     }

@@ -2,6 +2,7 @@
 //!
 //! Real processes do not fail every time, so "still fails" is asked several times; what it means is the caller's.
 
+use super::file::Healing;
 use super::plan::{Anchor, Plan, Step};
 
 /// What can be made smaller, and how far it was.
@@ -106,6 +107,10 @@ fn nodes(shrunk: &mut Shrunk, attempt: &mut Attempt<'_>) -> Option<()> {
         }
         let mut smaller = shrunk.plan.clone();
         smaller.nodes = count;
+        if let Healing::Core(_) = smaller.heal {
+            let core = 1..=count / 2 + 1;
+            smaller.heal = Healing::Core(core.map(|number| format!("n{number}")).collect());
+        }
         if attempt(shrunk, smaller)? {
             break;
         }
@@ -148,6 +153,7 @@ name = "x"
 duration = "3s"
 lab = { nodes = 7, observers = 2 }
 load = { clients = 16, rate = 4000 }
+final = { heal = "core n3,n4,n6,n7" }
 step = [
   { id = "a", at = "100ms", do = "kill leader" },
   { id = "b", after = "a+200ms", do = "start all" },
@@ -175,6 +181,8 @@ step = [
         assert_eq!((found.plan.nodes, found.plan.observers), (3, 0));
         assert_eq!((found.plan.clients, found.plan.rate), (1, 10));
         assert_eq!(found.plan.duration_us, 0);
+        // What is written down can be read again.
+        Scenario::parse("shrunk.toml", &found.plan.to_toml()).unwrap();
     }
 
     #[test]

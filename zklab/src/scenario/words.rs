@@ -206,17 +206,18 @@ pub(super) fn millis(us: u64) -> u64 {
     us.div_ceil(1000)
 }
 
+/// Takes a word out, wherever it stands; whether it was there.
+fn taken(words: &mut Vec<&str>, wanted: &str) -> bool {
+    let before = words.len();
+    words.retain(|word| *word != wanted);
+    words.len() < before
+}
+
 fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
     let mut rest = rest.to_vec();
-    let (mut rolling, mut hard) = (false, false);
-    if verb == "restart" {
-        let before = rest.len();
-        rest.retain(|word| *word != "rolling");
-        rolling = rest.len() < before;
-        let before = rest.len();
-        rest.retain(|word| *word != "hard");
-        hard = rest.len() < before;
-    }
+    let is_restart = verb == "restart";
+    let rolling = is_restart && taken(&mut rest, "rolling");
+    let hard = is_restart && taken(&mut rest, "hard");
     let (lose_unsynced, torn) = if verb == "kill" {
         power_cut(&mut rest)?
     } else {
