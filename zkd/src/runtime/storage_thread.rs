@@ -222,7 +222,7 @@ impl Worker {
         for mark in done.drain(..) {
             self.core.peer(Input::Wrote(mark));
         }
-        if planted::is(Planted::AckBeforeSync) {
+        if planted::is(Planted::AckBeforeSync) && self.unsynced > 16 {
             self.sync()?;
         }
         if self.storage.snapshot_due() && self.server.is_settled() {
