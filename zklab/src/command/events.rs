@@ -170,6 +170,13 @@ fn exited(code: Option<i32>, signal: Option<i32>, expected: bool) -> String {
     format!("{}{own}", Ended { code, signal })
 }
 
+/// How much was sent, as far as it is known.
+fn size(txns: Option<u64>, bytes: Option<u64>) -> String {
+    let txns = txns.map_or_else(String::new, |txns| format!(", {txns} txns"));
+    let bytes = bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
+    format!("{txns}{bytes}")
+}
+
 /// `ACKEPOCH n2 → n4 epoch 3 zxid 0x200000001`.
 fn message(note: &WireNote) -> String {
     let mut text = format!("{} {} → {}", note.msg, note.from, note.to);
@@ -250,10 +257,9 @@ pub(super) fn text(kind: &LabEventKind) -> String {
             bytes,
             ..
         } => {
+            let size = size(*txns, *bytes);
             let mode = format!("{mode:?}").to_uppercase();
-            let txns = txns.map_or_else(String::new, |txns| format!(", {txns} txns"));
-            let bytes = bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
-            format!("{mode} to {to}, {from_zxid} → {to_zxid}{txns}{bytes}")
+            format!("{mode} to {to}, {from_zxid} → {to_zxid}{size}")
         }
         K::UpToDate { leader, epoch } => format!("by {leader}, epoch {epoch}"),
         K::WireMessage(note) => message(note),

@@ -115,7 +115,7 @@ pub struct Kill {
 
 /// Reads phases and notes out of the events after the kill.
 #[must_use]
-pub fn read(kill: &Kill, events: &[LabEvent]) -> (Phases, Notes, u64, u64) {
+pub fn read(kill: &Kill, events: &[LabEvent]) -> PhasesTold {
     let story = Story::new(kill, events);
     let mut ends = [
         story.looking.first().map(|(t, ..)| *t),
@@ -320,8 +320,10 @@ fn how_synced(mode: SyncMode, lacks_nothing: bool, size: Option<(u64, Option<u64
     }
 }
 
-/// The phases by both sides that may tell, where their events suffice.
-pub type BySide = [(Source, (Phases, Notes, u64, u64)); 2];
+/// Phases, what there is to say about them, rounds and votes.
+pub type PhasesTold = (Phases, Notes, u64, u64);
+/// The phases by both sides that may tell, where their events suffice: the wire, and the servers' feeds.
+pub type BySide = [(Source, PhasesTold); 2];
 
 /// Reads the events of the wire and those of the servers' feeds, each for themselves.
 #[must_use]

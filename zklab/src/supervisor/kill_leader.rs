@@ -10,11 +10,11 @@ use super::protocol::{KillLeaderRequest, KillReport, News};
 use super::{Lab, NewsSink, lifecycle};
 use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
-use crate::event::{LabEventKind, Source};
+use crate::event::{LabEvent, LabEventKind, Source};
 use crate::failure::{Exit, Failure};
 use crate::id::NodeId;
 use crate::observe::clients::Clients;
-use crate::observe::waterfall::{self, Kill, Phases, Reelection};
+use crate::observe::waterfall::{self, Kill, Phases, PhasesTold, Reelection};
 
 /// How long the clients may take to have their first write acknowledged before anything is killed.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -190,17 +190,8 @@ async fn kill_once(
         ack_t_us: ensemble.journal.since_start(ack.at_us),
         new_leader,
     };
-    let sides = waterfall::read_both(&kill, &events);
-    let whole = |(_, told): &(Source, (Phases, _, _, _))| told.0.detect.is_some();
-    let feed_ms = Some(&sides[1])
-        .filter(|side| whole(side))
-        .map(|(_, told)| told.0);
-    let ms_from = sides.iter().find(|side| whole(side)).map(|(side, _)| *side);
-    let [(_, by_wire), (_, by_feed)] = sides;
-    let (phases, notes, rounds, votes) = match ms_from {
-        Some(Source::Wire) => by_wire,
-        _ => by_feed,
-    };
+    let (ms_from, feed_ms, told) = tell_phases(&kill, &events);
+    let (phases, notes, rounds, votes) = told;
     let stall_us = lab.stall.max_us(killed_us, ack.at_us);
     let reelection = Reelection {
         v: 1,
@@ -230,6 +221,19 @@ async fn kill_once(
         restart(lab, victim).await?;
     }
     Ok(reelection)
+}
+
+/// The phases, and whose events say so; those of the wire go before those of the servers' feeds. The latter also
+/// for themselves.
+fn tell_phases(kill: &Kill, events: &[LabEvent]) -> (Option<Source>, Option<Phases>, PhasesTold) {
+    let [wire, feed] = waterfall::read_both(kill, events);
+    let is_whole = |(_, told): &(Source, PhasesTold)| told.0.detect.is_some();
+    let feed_ms = is_whole(&feed).then_some(feed.1.0);
+    match (is_whole(&wire), is_whole(&feed)) {
+        (true, _) => (Some(wire.0), feed_ms, wire.1),
+        (false, true) => (Some(feed.0), feed_ms, feed.1),
+        (false, false) => (None, None, feed.1),
+    }
 }
 
 /// A pause over the budget is the server's fault only if the machine did not stand still for that long.

@@ -17,6 +17,7 @@ use crate::ensemble::faults::Fault;
 use crate::event::{FaultKind, LabEvent, LabEventKind, MessageFate, Source, WireNote};
 use crate::failure::{Exit, Failure};
 use crate::fault::words::{self, Names};
+use crate::id::NodeId;
 use crate::net::emulator::Emulator;
 use crate::net::wire::{Name, Rule, Sighting, What};
 use crate::observe::wire::{WireObserver, fits};
@@ -133,16 +134,16 @@ fn on_sighting(lab: &Ensemble, wire: &Wire, observer: &mut WireObserver, seen: &
     };
     let waits = wire.is_asked.load(Ordering::Relaxed) && fate == MessageFate::Delivered;
     let is_told = WireObserver::is_of_election(seen) || rule.is_some();
-    if is_told || waits {
-        if let Some(note) = observer.note(seen, fate) {
-            if let Some((rule, _)) = rule {
-                on_catch(lab, wire, rule, seen, &note);
-            }
-            let asked = waits && on_asked(lab, wire, seen, &note);
-            if is_told || asked {
-                let kind = LabEventKind::WireMessage(note);
-                lab.journal.push(seen.at_us, Some(from), Source::Wire, kind);
-            }
+    if (is_told || waits)
+        && let Some(note) = observer.note(seen, fate)
+    {
+        if let Some((rule, _)) = rule {
+            on_catch(lab, wire, rule, seen, &note);
+        }
+        let asked = waits && on_asked(lab, wire, seen, &note);
+        if is_told || asked {
+            let kind = LabEventKind::WireMessage(note);
+            lab.journal.push(seen.at_us, Some(from), Source::Wire, kind);
         }
     }
     for (at_us, node, kind) in observer.on_sighting(seen, pid) {
@@ -288,12 +289,7 @@ pub async fn withhold(
         .filter(|(from, to)| from != to)
         .map(|pair| words::name(ensemble, pair))
         .collect();
-    let name = |place: &usize| ensemble.spec.nodes[*place].id;
-    let nodes: Vec<_> = match (&asked.from[..], &asked.to[..]) {
-        ([], []) => Vec::new(),
-        ([], _) => want.to.iter().map(name).collect(),
-        _ => want.from.iter().map(name).collect(),
-    };
+    let nodes = meant_nodes(ensemble, asked, &want);
     let verb = if request.hold { "holds" } else { "drops" };
     let fault = ensemble
         .new_fault(kind, text.clone())
@@ -339,6 +335,19 @@ pub async fn withhold(
     };
     await_end(lab, request, rule, &mut report).await?;
     Ok(report)
+}
+
+/// The nodes under which status shows the fault: those that were named.
+fn meant_nodes(lab: &Ensemble, asked: &MessageRequest, want: &Want) -> Vec<NodeId> {
+    let places = match (&asked.from[..], &asked.to[..]) {
+        ([], []) => return Vec::new(),
+        ([], _) => &want.to,
+        _ => &want.from,
+    };
+    places
+        .iter()
+        .map(|place| lab.spec.nodes[*place].id)
+        .collect()
 }
 
 /// Waits for what was asked to be waited for, and sees to it that the rule ends when it shall.
