@@ -203,7 +203,10 @@ pub(super) fn judge(expect: &Expect, measured: &Measured) -> Vec<Expected> {
             ok,
         });
     };
-    let time = |us| Unit::Time.render(us / 100 * 100);
+    let time = |us: u64| match us {
+        ..10_000 => format!("{:.1}ms", us as f64 / 1e3),
+        _ => Unit::Time.render(us / 1000 * 1000),
+    };
     let mut at_most = |what: &str, limit: Option<u64>, got: Option<u64>| {
         if let Some(limit) = limit {
             let shown = got.map_or_else(|| "never".to_owned(), &time);
