@@ -334,7 +334,10 @@ fn draw_faults(
                 }
             }
         });
-        let end_us = story.end_us.max(fault.to_us);
+        // A name may be longer than its fault; looked at closely, it goes when its fault does.
+        let name_px = fault.name().chars().count() as f64 * LETTER + 12.0;
+        let name_us = (name_px / SPAN * scale.end_us as f64) as u64;
+        let end_us = fault.to_us.max(fault.from_us + name_us);
         // In the last row faults may lie on one another; their names are told by the pointer.
         if row + 1 < FAULT_ROWS_MAX {
             let text = ("onpage", &fault.name()[..]);
