@@ -72,12 +72,10 @@ impl Lane {
     pub(super) fn between(&self, from_us: u64, to_us: u64) -> Option<LaneState> {
         let end = self.states.partition_point(|(t, _)| *t < to_us);
         let begin = self.states.partition_point(|(t, _)| *t <= from_us);
-        let all = self
-            .states
-            .range(begin.saturating_sub(1).min(end)..end)
-            .map(|(_, state)| *state);
+        let all = self.states.range(begin.saturating_sub(1).min(end)..end);
+        let mut all = all.map(|(_, state)| *state);
         let brief = |state: &LaneState| matches!(state, LaneState::Looking);
-        all.clone().find(brief).or_else(|| all.last())
+        all.clone().find(brief).or_else(|| all.next_back())
     }
 
     /// What it is.

@@ -66,17 +66,25 @@ fn status(screen: &mut Screen, ms: u64, leader: &str, zxid: u64, down: &str) {
 /// Ten seconds: five nodes begin, the leader is killed, another is cut off.
 fn lived() -> Screen {
     let mut screen = Screen::new(&info());
-    status(&mut screen, 500, "n5", 0x1_0000_0010, "");
+    begin(&mut screen);
+    reelect(&mut screen);
+    go_on(&mut screen);
+    screen.tick(START_US + 10_000_000);
+    screen
+}
+
+fn begin(screen: &mut Screen) {
+    status(screen, 500, "n5", 0x1_0000_0010, "");
     for node in ["n1", "n2", "n3", "n4", "n5"] {
         event(
-            &mut screen,
+            screen,
             40,
             node,
             "proc",
             json!({"kind": "node.spawned", "pid": 7}),
         );
         event(
-            &mut screen,
+            screen,
             60,
             node,
             "zkd",
@@ -84,7 +92,7 @@ fn lived() -> Screen {
         );
         let role = if node == "n5" { "leader" } else { "follower" };
         event(
-            &mut screen,
+            screen,
             90,
             node,
             "zkd",
@@ -93,7 +101,7 @@ fn lived() -> Screen {
     }
     for turn in 1..40 {
         status(
-            &mut screen,
+            screen,
             500 + turn * 100,
             "n5",
             0x1_0000_0010 + turn * 50,
@@ -108,15 +116,18 @@ fn lived() -> Screen {
             },
         );
     }
+}
+
+fn reelect(screen: &mut Screen) {
     event(
-        &mut screen,
+        screen,
         4500,
         "n5",
         "fault",
         json!({"kind": "fault.on", "id": "k1", "what": "kill", "fault": "SIGKILL to n5", "nodes": ["n5"]}),
     );
     event(
-        &mut screen,
+        screen,
         4502,
         "n5",
         "proc",
@@ -132,7 +143,7 @@ fn lived() -> Screen {
     );
     for node in ["n1", "n2", "n3", "n4"] {
         event(
-            &mut screen,
+            screen,
             4505,
             node,
             "zkd",
@@ -140,7 +151,7 @@ fn lived() -> Screen {
         );
         let role = if node == "n4" { "leader" } else { "follower" };
         event(
-            &mut screen,
+            screen,
             4530,
             node,
             "zkd",
@@ -148,21 +159,24 @@ fn lived() -> Screen {
         );
     }
     event(
-        &mut screen,
+        screen,
         4528,
         "n4",
         "zkd",
         json!({"kind": "leader.elected", "epoch": 2}),
     );
+}
+
+fn go_on(screen: &mut Screen) {
     event(
-        &mut screen,
+        screen,
         7000,
         "",
         "fault",
         json!({"kind": "fault.on", "id": "f2", "what": "partition", "fault": "isolate n1", "nodes": ["n1"]}),
     );
     event(
-        &mut screen,
+        screen,
         8000,
         "n2",
         "fault",
@@ -170,7 +184,7 @@ fn lived() -> Screen {
     );
     for turn in 1..55 {
         status(
-            &mut screen,
+            screen,
             4500 + turn * 100,
             "n4",
             0x2_0000_0000 + turn * 120,
@@ -186,14 +200,12 @@ fn lived() -> Screen {
         );
     }
     event(
-        &mut screen,
+        screen,
         8900,
         "n2",
         "fault",
         json!({"kind": "fault.off", "id": "p3", "what": "pause", "fault": "pause n2", "nodes": ["n2"]}),
     );
-    screen.tick(START_US + 10_000_000);
-    screen
 }
 
 fn picture(screen: &Screen, width: u16, height: u16) -> String {

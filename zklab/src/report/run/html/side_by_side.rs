@@ -65,6 +65,15 @@ pub(in crate::report::run) fn rows(folders: &[Folder], stories: &[Story]) -> Vec
     row("machine stood still, longest", &|folder, _| {
         format!("{:.0} ms", folder.run.host_stall_max_ms)
     });
+    judged(folders, &mut rows);
+    rows
+}
+
+/// The expectations and checks of all of them.
+fn judged(folders: &[Folder], rows: &mut Vec<Compared>) {
+    let mut row = |what: &str, of: &dyn Fn(&Folder) -> String| {
+        rows.push((what.to_owned(), folders.iter().map(of).collect()));
+    };
     let mut whats: Vec<&str> = Vec::new();
     for expect in folders.iter().flat_map(|folder| &folder.run.expects) {
         if !whats.contains(&expect.what.as_str()) {
@@ -73,7 +82,7 @@ pub(in crate::report::run) fn rows(folders: &[Folder], stories: &[Story]) -> Vec
     }
     for what in whats {
         let name = format!("expected: {}", words::expectation(what));
-        row(&name, &|folder, _| {
+        row(&name, &|folder| {
             let found = folder.run.expects.iter().find(|expect| expect.what == what);
             found.map_or("–".to_owned(), |expect| {
                 let mark = if expect.ok { "" } else { " (MISSED)" };
@@ -89,14 +98,13 @@ pub(in crate::report::run) fn rows(folders: &[Folder], stories: &[Story]) -> Vec
         }
     }
     for rule in rules {
-        row(&format!("check: {rule}"), &|folder, _| {
+        row(&format!("check: {rule}"), &|folder| {
             let found = folder.run.checks.iter().find(|check| check.rule == rule);
             found.map_or("–".to_owned(), |check| {
                 format!("{} ({} cases)", check.verdict, count(check.count))
             })
         });
     }
-    rows
 }
 
 fn of_load(folder: &Folder, of: impl Fn(&super::super::folder::Numbers) -> String) -> String {
