@@ -93,7 +93,7 @@ mod tests {
         assert!(count(0.0) < count(0.5) && count(0.5) < count(1.0));
         let calm = chaos(&["proc"], 0.5).scenario().unwrap();
         assert!(Plan::of(&calm, HexSeed(1)).unwrap().needs_links().is_none());
-        let wrong = chaos(&["nte"], 0.5).scenario().unwrap_err();
+        let wrong = chaos(&["nett"], 0.5).scenario().unwrap_err();
         assert!(wrong.cause.contains("did you mean net?"), "{wrong}");
     }
 }
