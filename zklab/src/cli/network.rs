@@ -15,7 +15,7 @@ use crate::supervisor::network;
 #[derive(Debug, Subcommand)]
 pub enum LinkCommand {
     /// Change links; what is not named stays as it is
-    Set(LinkSetArgs),
+    Set(Box<LinkSetArgs>),
     /// Show links and what they carried
     Show {
         /// n1:n2 (both ways), n1>n2, n1 (all of a node), roles too (default: all)

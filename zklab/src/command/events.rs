@@ -272,10 +272,12 @@ pub(super) fn text(kind: &LabEventKind) -> String {
         K::NetReady { net, took_us } => {
             format!("{net} network made in {} ms", crate::clock::ms(*took_us))
         }
-        K::FaultFlipped { id, on } => {
-            format!("{id} {}", if *on { "comes" } else { "goes" })
-        }
+        K::FaultFlipped { id, on } => flipped(id, *on),
         K::FaultOn(fault) | K::FaultOff(fault) => format!("{} {}", fault.id, fault.fault),
         K::HostStall { ms } => format!("the machine stood still for {ms} ms"),
     }
+}
+
+fn flipped(id: &str, on: bool) -> String {
+    format!("{id} {}", if on { "comes" } else { "goes" })
 }

@@ -12,7 +12,7 @@ use crate::supervisor::protocol::{
 
 pub(super) fn link(context: &Context, command: LinkCommand) -> Result<Exit, Failure> {
     match command {
-        LinkCommand::Set(args) => set(context, args),
+        LinkCommand::Set(args) => set(context, *args),
         LinkCommand::Show { links } => {
             let report: LinksReport =
                 context.ask(&Request::Network(NetworkRequest::LinkShow { links }))?;
@@ -52,7 +52,7 @@ fn set(context: &Context, args: LinkSetArgs) -> Result<Exit, Failure> {
     let report: FaultReport = context.ask(&Request::Network(NetworkRequest::LinkSet {
         links: args.links,
         change,
-        profile,
+        profile: profile.map(Box::new),
         trace,
         for_ms: args.for_.map(millis),
         wait: args.wait,

@@ -63,7 +63,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         asked_us: context.asked_us,
         lease: false,
         no_wire: args.no_wire,
-        profile,
+        profile: profile.map(Box::new),
     });
     let report: Option<UpReport> = {
         let progress = Progress::start(out, "starting the servers");

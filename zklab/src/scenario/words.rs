@@ -481,7 +481,7 @@ fn link(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
     let (profile, settings) = match settings {
         ["profile", name, rest @ ..] => {
             let found = Profile::open(name).map_err(|failure| Wrong::new(failure.cause))?;
-            (Some(found), rest)
+            (Some(Box::new(found)), rest)
         }
         settings => (None, settings),
     };

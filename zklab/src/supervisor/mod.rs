@@ -197,36 +197,19 @@ async fn give_up(lab: &Lab, talk: Talk, failure: Failure) -> Result<(), Failure>
     ended
 }
 
-/// Answers one command line.
-async fn answer(lab: Arc<Lab>, mut talk: Talk) {
-    let Some(request) = talk.request().await else {
-        return;
-    };
-    tracing::info!(?request, "asked");
+/// Answers what starts, ends and stops nodes.
+async fn answer_on_nodes(lab: &Arc<Lab>, request: Request, talk: Talk) {
     let news = talk.news();
     let ensemble = &lab.ensemble;
     match request {
-        Request::Up(_) => {
-            talk.finish(Err::<(), _>(Failure::usage("the lab is up already")))
-                .await;
-        }
-        Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
-        Request::Info => talk.finish(Ok(lab.info())).await,
-        Request::Network(request) => network::answer(&lab, request, talk).await,
-        Request::Withhold(request) => {
-            let work = wire::withhold(&lab, &request, &news);
-            talk.finish_unless_gone(work).await;
-        }
-        Request::Watch(request) => wire::watch(&lab, request, talk).await,
-        Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
-        Request::Start { nodes } => talk.finish(lifecycle::start(&lab, &nodes).await).await,
+        Request::Start { nodes } => talk.finish(lifecycle::start(lab, &nodes).await).await,
         Request::Stop {
             nodes,
             for_ms,
             wait,
         } => {
             let span = Span { for_ms, wait };
-            talk.finish_unless_gone(lifecycle::stop(&lab, &nodes, span))
+            talk.finish_unless_gone(lifecycle::stop(lab, &nodes, span))
                 .await;
         }
         Request::Restart {
@@ -240,7 +223,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
                 hard,
                 server,
             };
-            let work = lifecycle::restart(&lab, &nodes, &how, &news);
+            let work = lifecycle::restart(lab, &nodes, &how, &news);
             talk.finish_unless_gone(work).await;
         }
         Request::Kill {
@@ -264,10 +247,9 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
                 for_ms: restart_after_ms,
                 wait,
             };
-            let work = lifecycle::kill(&lab, &nodes, signal, way, span);
+            let work = lifecycle::kill(lab, &nodes, signal, way, span);
             talk.finish_unless_gone(work).await;
         }
-        Request::Disk(request) => talk.finish(power::disk(ensemble, &request).await).await,
         Request::Pause {
             nodes,
             for_ms,
@@ -277,6 +259,42 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
                 .await
         }
         Request::Resume { nodes } => talk.finish(lifecycle::resume(ensemble, &nodes).await).await,
+        _ => {
+            talk.finish(Err::<(), _>(Failure::usage("that is not about nodes")))
+                .await;
+        }
+    }
+}
+
+/// Answers one command line.
+async fn answer(lab: Arc<Lab>, mut talk: Talk) {
+    let Some(request) = talk.request().await else {
+        return;
+    };
+    tracing::info!(?request, "asked");
+    let news = talk.news();
+    let ensemble = &lab.ensemble;
+    match request {
+        Request::Up(_) => {
+            talk.finish(Err::<(), _>(Failure::usage("the lab is up already")))
+                .await;
+        }
+        Request::Status => talk.finish(Ok(status::probe(ensemble).await)).await,
+        Request::Info => talk.finish(Ok(lab.info())).await,
+        Request::Network(request) => network::answer(&lab, request, talk).await,
+        Request::Withhold(request) => {
+            let work = wire::withhold(&lab, &request, &news);
+            talk.finish_unless_gone(work).await;
+        }
+        Request::Watch(request) => wire::watch(&lab, request, talk).await,
+        Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
+        Request::Start { .. }
+        | Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Kill { .. }
+        | Request::Pause { .. }
+        | Request::Resume { .. } => answer_on_nodes(&lab, request, talk).await,
+        Request::Disk(request) => talk.finish(power::disk(ensemble, &request).await).await,
         Request::KillLeader(request) => {
             let work = kill_leader::run(&lab, &request, &news);
             talk.finish_unless_gone(work).await;
@@ -328,7 +346,7 @@ impl Lab {
         }
         Ok(Self {
             wire,
-            board: network::board(&ensemble, request.seed, request.profile.as_ref())?,
+            board: network::board(&ensemble, request.seed, request.profile.as_deref())?,
             seed: request.seed,
             ensemble,
             stall,

@@ -85,7 +85,7 @@ pub struct Wish {
     /// What was said of all of them.
     pub change: LinkChange,
     /// What else each of them is like.
-    pub profile: Option<Profile>,
+    pub profile: Option<Box<Profile>>,
     /// What else they are like at what time.
     pub trace: Option<Trace>,
 }

@@ -189,7 +189,7 @@ pub struct UpRequest {
     pub no_wire: bool,
     /// How the links are without any fault.
     #[serde(default)]
-    pub profile: Option<Profile>,
+    pub profile: Option<Box<Profile>>,
 }
 
 impl UpRequest {
@@ -276,7 +276,7 @@ pub enum NetworkRequest {
         change: LinkChange,
         /// What changes besides, where `change` says nothing of it.
         #[serde(default)]
-        profile: Option<Profile>,
+        profile: Option<Box<Profile>>,
         /// How it changes over time, where `change` says nothing of it.
         #[serde(default)]
         trace: Option<Trace>,
