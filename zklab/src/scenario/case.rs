@@ -188,7 +188,8 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         profile: plan
             .profile
             .as_deref()
-            .and_then(|word| Profile::open(word).ok()),
+            .and_then(|word| Profile::open(word).ok())
+            .map(Box::new),
     }
 }
 
