@@ -24,7 +24,10 @@ fn main() -> std::io::Result<()> {
         ["serve"] => serve(),
         ["ask", host] => ask(host),
         _ => {
-            eprintln!("usage: link_bench serve | link_bench ask HOST");
+            writeln!(
+                std::io::stderr(),
+                "usage: link_bench serve | link_bench ask HOST"
+            )?;
             std::process::exit(2);
         }
     }
@@ -82,12 +85,12 @@ fn ask(host: &str) -> std::io::Result<()> {
     pings.send(&[0])?;
     took_us.sort_by(f64::total_cmp);
     let at = |share: f64| took_us[(PINGS as f64 * share) as usize];
-    println!(
+    writeln!(
+        std::io::stdout(),
         "{{\"gbit_s\":{gbit_s:.1},\"ping_p50_us\":{:.0},\"ping_p99_us\":{:.0}}}",
         at(0.5),
         at(0.99)
-    );
-    Ok(())
+    )
 }
 
 /// The other end may not listen yet.

@@ -212,15 +212,11 @@ pub(super) fn text(kind: &LabEventKind) -> String {
             znodes,
             took_us,
         } => {
-            format!(
-                "{znodes} znodes, zxid {zxid}, in {} ms",
-                crate::clock::ms(*took_us)
-            )
+            let took = crate::clock::ms(*took_us);
+            format!("{znodes} znodes, zxid {zxid}, in {took} ms")
         }
         K::NodeRole { role, reason } => format!("{role} ({reason})"),
-        K::NodeServing { role, epoch, zxid } => {
-            format!("as {role}, epoch {epoch}, zxid {zxid}")
-        }
+        K::NodeServing { role, epoch, zxid } => format!("as {role}, epoch {epoch}, zxid {zxid}"),
         K::NodeNotServing { why } => why.clone(),
         K::NodeStopping { why, code } => format!("{why}, exit code {code}"),
         K::NodeExited {
@@ -234,9 +230,7 @@ pub(super) fn text(kind: &LabEventKind) -> String {
             vote,
             zxid,
             epoch,
-        } => {
-            format!("for {vote} in round {round} (zxid {zxid}, epoch {epoch})")
-        }
+        } => format!("for {vote} in round {round} (zxid {zxid}, epoch {epoch})"),
         K::ElectionEnded {
             winner,
             round,

@@ -320,10 +320,8 @@ mod tests {
             record(1, Txn::Multi(MultiTxn { ops: ops.into() }))
         };
         let (as_prepared, as_applied, good) = (multi([5, -1]), multi([-1, -1]), multi([5, 5]));
-        assert_eq!(
-            judge(&[&[as_prepared.clone()], &[as_applied]]).violation,
-            None
-        );
+        let logs = [std::slice::from_ref(&as_prepared), &[as_applied]];
+        assert_eq!(judge(&logs).violation, None);
         let (zxid, what) = judge(&[&[as_prepared], &[good]]).violation.unwrap();
         assert_eq!(zxid, Zxid(1));
         assert!(what.contains("has multi of types 5 -1 (session"), "{what}");
