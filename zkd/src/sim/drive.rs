@@ -13,6 +13,7 @@ use crate::peer::{Batch, Control, Envelope, Input, LinkItem, Ready, SNAPSHOT_SIG
 use crate::pipeline::Delivery;
 use crate::record::quorum::{QuorumPacket, packet};
 use crate::record::txn::TxnRecord;
+use crate::storage::StorageError;
 use crate::time::Instant;
 use crate::tree::SnapshotCursor;
 use crate::zab::{Outgoing, Write};
@@ -31,6 +32,15 @@ impl World {
                 let coverage = &mut self.checks.coverage;
                 coverage.snapshots_recovered += u64::from(recovery.from_snapshot);
                 coverage.torn_tails += u64::from(recovery.torn_tail);
+            }
+            // A disk that fails stops a server at its start as it does later: nothing was promised yet.
+            Err(error @ StorageError::Io { .. }) => {
+                self.note(format_args!("n{id} stops at its start: {error}"));
+                self.checks.coverage.disk_stops += 1;
+                let mut prng = self.prng.fork();
+                self.server(id).disk.crash(&mut prng);
+                self.come_back(id);
+                return;
             }
             Err(error) => {
                 self.checks.on_client_violation(super::Violation {
@@ -98,6 +108,11 @@ impl World {
             self.after(delay, Event::Unreachable { at, peer: id });
         }
         self.cut_clients_of(id);
+        self.come_back(id);
+    }
+
+    /// A server that is down starts again some time.
+    fn come_back(&mut self, id: ServerId) {
         if self.plan.scripted {
             return;
         }
