@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, to see that a lab finds them from outside.
 //!
 //! Without the cargo feature `planted` there is no bug and no switch: [`is`] is the constant `false`, and what asks
-//! it is compiled away. With it, which nothing but `scripts/planted` turns on, one bug of [`Planted::ALL`] can be
+//! it is compiled away. With it, which nothing but `scripts/planted` turns on, one bug of `Planted::ALL` can be
 //! chosen when the server starts. Those of the simulator are elsewhere (`sim::Mutation`): they sit in its driver.
 
 /// A planted bug.

@@ -67,7 +67,7 @@ pub struct LinkSetArgs {
     /// As lan, wan3, lossy, or a TOML file say; the other options go before it
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
-    /// Change rate and delay over time: lines of MS RATE [DELAY], and at the end MS again
+    /// Change rate and delay over time: lines of MS RATE and perhaps DELAY, and at the end MS again
     #[arg(long, value_name = "FILE", conflicts_with = "profile")]
     pub trace: Option<PathBuf>,
     /// Undo it after this time
