@@ -237,6 +237,39 @@ pub struct WireNote {
     pub fate: MessageFate,
 }
 
+/// The words for the kinds of [`LabEventKind`].
+pub const KINDS: [&str; 29] = [
+    "node.spawned",
+    "node.starting",
+    "node.listening",
+    "node.recovered",
+    "node.role",
+    "node.serving",
+    "node.not_serving",
+    "node.stopping",
+    "node.stepped_down",
+    "node.exited",
+    "election.started",
+    "election.vote",
+    "election.ended",
+    "epoch.proposed",
+    "epoch.acked",
+    "epoch.bumped",
+    "epoch.first_commit",
+    "sync",
+    "leader.elected",
+    "learner.uptodate",
+    "wire.message",
+    "quorum.lost",
+    "quorum.regained",
+    "client.write_acked",
+    "net.ready",
+    "fault.on",
+    "fault.off",
+    "fault.flip",
+    "host.stall",
+];
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]

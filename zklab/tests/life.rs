@@ -1,51 +1,31 @@
 //! The life of an ensemble, on real processes: every test brings up its own lab in a runtime directory of
 //! its own, and checks at the end that nothing is left.
-//!
-//! zkd has to lie beside zklab, as `cargo test --workspace` builds it.
+
+mod place;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A runtime directory with its labs; they end with it.
+use place::Place;
+
+/// Where a test has its labs.
 struct Machine {
-    dir: TempDir,
+    place: Place,
 }
 
 impl Machine {
     fn new() -> Self {
-        let machine = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
-        assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
-        machine
+        Self {
+            place: Place::new(),
+        }
     }
 
-    fn zklab(&self, words: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_zklab"))
-            .args(words.split_whitespace())
-            .env("ZKLAB_RUNTIME_DIR", self.dir.path())
-            .env_remove("ZKLAB_LAB")
-            .output()
-            .unwrap()
-    }
-
-    /// The command must end with this exit code; what it printed.
     #[track_caller]
     fn expect(&self, code: i32, words: &str) -> String {
-        let output = self.zklab(words);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "zklab {words}\n{text}\n{errors}"
-        );
-        text + &errors
+        self.place.expect(code, words)
     }
 
     /// The command must succeed with one JSON object.
@@ -72,18 +52,13 @@ impl Machine {
 
     #[track_caller]
     fn assert_nothing_left(&self) {
-        let left: Vec<_> = std::fs::read_dir(self.dir.path())
-            .unwrap()
+        // The last lab takes the directory of all labs with it.
+        let left: Vec<_> = std::fs::read_dir(self.place.dir.path().join("run"))
+            .into_iter()
+            .flatten()
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert!(left.is_empty(), "{left:?}");
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // After a failed assertion a lab may be up.
-        let _ = self.zklab("down --all");
     }
 }
 

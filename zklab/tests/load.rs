@@ -1,60 +1,18 @@
 //! Load, a leader that dies in the middle of it, and the judgement: the whole way on real processes.
-//!
-//! zkd has to lie beside zklab, as `cargo test --workspace` builds it.
+
+mod place;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A lab that ends with the test.
-struct Lab {
-    dir: TempDir,
-}
-
-impl Lab {
-    fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zklab"));
-        command
-            .args(words.split_whitespace())
-            .env("ZKLAB_RUNTIME_DIR", self.dir.path().join("run"))
-            .env_remove("ZKLAB_LAB");
-        command
-    }
-
-    #[track_caller]
-    fn expect(&self, code: i32, words: &str) -> String {
-        finished(code, words, &self.command(words).output().unwrap())
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = self.command("down --all").output();
-    }
-}
-
-#[track_caller]
-fn finished(code: i32, words: &str, output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(
-        output.status.code(),
-        Some(code),
-        "zklab {words}\n{text}\n{errors}"
-    );
-    text
-}
+use place::{Place, finished};
 
 #[test]
 fn a_leader_dies_under_load_and_no_promise_is_broken() {
-    let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
-    assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
-    let lab = Lab {
-        dir: tempfile::tempdir().unwrap(),
-    };
+    let lab = Place::new();
     let data = lab.dir.path().join("data");
     let history = lab.dir.path().join("history.ndjson");
     lab.expect(

@@ -1,58 +1,15 @@
 //! Power cuts on real processes: what was acknowledged is there afterwards, and syncs that fail end a server.
-//!
-//! zkd has to lie beside zklab, as `cargo test --workspace` builds it.
 
-use std::process::{Command, Output, Stdio};
+mod place;
+
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
-/// A lab that ends with the test.
-struct Lab {
-    dir: TempDir,
-}
-
-impl Lab {
-    fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zklab"));
-        command
-            .args(words.split_whitespace())
-            .env("ZKLAB_RUNTIME_DIR", self.dir.path().join("run"))
-            .env_remove("ZKLAB_LAB");
-        command
-    }
-
-    /// What it says on stdout, and on stderr if it fails.
-    #[track_caller]
-    fn expect(&self, code: i32, words: &str) -> String {
-        finished(code, words, &self.command(words).output().unwrap())
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = self.command("down --all").output();
-    }
-}
-
-#[track_caller]
-fn finished(code: i32, words: &str, output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let both = format!("{text}{errors}");
-    assert_eq!(output.status.code(), Some(code), "zklab {words}\n{both}");
-    both
-}
+use place::{Place, finished};
 
 #[test]
 fn what_was_acknowledged_survives_power_cuts_of_all_servers() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let history = lab.dir.path().join("history.ndjson");
     lab.expect(0, "up --nodes 3 --net loopback --tick 200ms --disk-faults");
     lab.expect(0, "disk all --slow-fsync 3ms");
@@ -85,7 +42,7 @@ fn what_was_acknowledged_survives_power_cuts_of_all_servers() {
 
 #[test]
 fn a_sync_that_fails_ends_the_server() {
-    let lab = Lab::new();
+    let lab = Place::new();
     lab.expect(0, "up --nodes 3 --net loopback --tick 200ms --disk-faults");
     let told = lab.expect(0, "disk n2 --fail-fsync eio");
     assert!(told.contains("n2 d1 every sync fails"), "{told}");
@@ -101,7 +58,7 @@ fn a_sync_that_fails_ends_the_server() {
 
 #[test]
 fn what_cannot_be_done_is_refused_and_nothing_is_touched() {
-    let lab = Lab::new();
+    let lab = Place::new();
     lab.expect(0, "up --nodes 1 --net loopback");
     let told = lab.expect(2, "kill n1 --lose-unsynced");
     assert!(

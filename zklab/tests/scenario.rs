@@ -1,40 +1,44 @@
 //! Scenarios on real processes: a verdict, a folder that says everything, the same schedule for the same seed, and
 //! bad input that touches nothing.
 //!
-//! zkd has to lie beside zklab, as `cargo test --workspace` builds it. The labs are on the loopback network, which
-//! every machine has.
+//! The labs are on the loopback network, which every machine has.
+
+mod place;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-struct Place {
-    dir: TempDir,
+use place::Place;
+
+/// A directory with scenarios, and the labs that come of them.
+struct Desk {
+    place: Place,
 }
 
-impl Place {
+impl Desk {
     fn new() -> Self {
-        let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
-        assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            place: Place::new(),
         }
     }
 
+    fn dir(&self) -> &Path {
+        self.place.dir.path()
+    }
+
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
+        let path = self.dir().join(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
     fn zklab(&self, words: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_zklab"))
+        self.place
+            .command("")
             .args(words)
-            .current_dir(self.dir.path())
-            .env("ZKLAB_RUNTIME_DIR", self.dir.path().join("labs"))
-            .env_remove("ZKLAB_LAB")
+            .current_dir(self.dir())
             .output()
             .unwrap()
     }
@@ -49,7 +53,7 @@ impl Place {
 
     /// What is left of labs.
     fn labs(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.dir.path().join("labs")) else {
+        let Ok(entries) = std::fs::read_dir(self.dir().join("run")) else {
             return Vec::new();
         };
         entries
@@ -76,10 +80,10 @@ fn is_good((code, text): &(i32, String)) {
 
 #[test]
 fn a_run_ends_with_a_verdict_a_folder_and_nothing_left() {
-    let place = Place::new();
-    let file = place.file("kills.toml", KILLS);
+    let desk = Desk::new();
+    let file = desk.file("kills.toml", KILLS);
     let file = file.to_str().unwrap();
-    let done = place.run(&[
+    let done = desk.run(&[
         "run", file, "--seed", "7", "--net", "loopback", "--junit", "j.xml",
     ]);
     is_good(&done);
@@ -89,7 +93,7 @@ fn a_run_ends_with_a_verdict_a_folder_and_nothing_left() {
         "{}",
         done.1
     );
-    let folder = place.dir.path().join("runs/last");
+    let folder = desk.dir().join("runs/last");
     for name in [
         "run.json",
         "scenario.toml",
@@ -115,15 +119,15 @@ fn a_run_ends_with_a_verdict_a_folder_and_nothing_left() {
             .count(),
         2
     );
-    let junit = std::fs::read_to_string(place.dir.path().join("j.xml")).unwrap();
+    let junit = std::fs::read_to_string(desk.dir().join("j.xml")).unwrap();
     assert!(junit.contains("<testsuite "), "{junit}");
 
     // The same again, and what was written down is the plan of the same seed.
     let plan = std::fs::read(folder.join("scenario.toml")).unwrap();
-    let again = place.run(&["replay", "runs/last", "--net", "loopback"]);
+    let again = desk.run(&["replay", "runs/last", "--net", "loopback"]);
     is_good(&again);
     assert_eq!(std::fs::read(folder.join("scenario.toml")).unwrap(), plan);
-    assert!(place.labs().is_empty(), "{:?}", place.labs());
+    assert!(desk.labs().is_empty(), "{:?}", desk.labs());
 }
 
 /// A line of a scenario, and what is said of it.
@@ -181,61 +185,61 @@ const WRONG: &[(&str, &str)] = &[
 
 #[test]
 fn bad_input_is_told_with_its_place_and_touches_nothing() {
-    let place = Place::new();
+    let desk = Desk::new();
     for (line, wanted) in WRONG {
         let second = if line.starts_with("lab") {
             ""
         } else {
             "lab = { nodes = 5 }"
         };
-        place.file("bad.toml", &format!("name = \"x\"\n{second}\n{line}\n"));
-        let (code, text) = place.run(&["run", "bad.toml"]);
+        desk.file("bad.toml", &format!("name = \"x\"\n{second}\n{line}\n"));
+        let (code, text) = desk.run(&["run", "bad.toml"]);
         assert_eq!(code, 2, "{line}\n{text}");
         assert!(
             text.contains(&format!("bad.toml:{wanted}")),
             "{line}\n{text}"
         );
     }
-    place.file("links.toml", "name = \"x\"\nstep = [{ do = \"ring\" }]\n");
-    let (code, text) = place.run(&["run", "links.toml", "--net", "loopback"]);
+    desk.file("links.toml", "name = \"x\"\nstep = [{ do = \"ring\" }]\n");
+    let (code, text) = desk.run(&["run", "links.toml", "--net", "loopback"]);
     assert_eq!(code, 2, "{text}");
     assert!(
         text.contains("needs a network of its own for every node"),
         "{text}"
     );
-    assert!(place.labs().is_empty());
-    assert!(!place.dir.path().join("runs").exists());
+    assert!(desk.labs().is_empty());
+    assert!(!desk.dir().join("runs").exists());
 }
 
 #[test]
 fn one_seed_is_one_plan_and_the_shipped_scenarios_are_good() {
-    let place = Place::new();
+    let desk = Desk::new();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/scenarios");
     let shipped = shipped.to_str().unwrap();
-    let (code, text) = place.run(&["scenario", "check", shipped]);
+    let (code, text) = desk.run(&["scenario", "check", shipped]);
     assert_eq!(code, 0, "{text}");
     assert!(text.lines().count() >= 10, "{text}");
-    let plan = |seed| place.run(&["run", shipped, "--dry-run", "--count", "3", "--seed", seed]);
+    let plan = |seed| desk.run(&["run", shipped, "--dry-run", "--count", "3", "--seed", seed]);
     assert_eq!(plan("8f21c0"), plan("8f21c0"));
     assert_ne!(plan("8f21c0"), plan("8f21c1"));
-    let (code, text) = place.run(&["scenario", "new", "mine.toml"]);
+    let (code, text) = desk.run(&["scenario", "new", "mine.toml"]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(
-        place.run(&["scenario", "new", "mine.toml"]).0,
+        desk.run(&["scenario", "new", "mine.toml"]).0,
         2,
         "what is there stays"
     );
-    assert_eq!(place.run(&["scenario", "check", "mine.toml"]).0, 0);
+    assert_eq!(desk.run(&["scenario", "check", "mine.toml"]).0, 0);
 }
 
 #[test]
 fn a_server_that_cannot_serve_is_the_environment_and_never_a_bug() {
-    let place = Place::new();
-    let file = place.file("kills.toml", KILLS);
+    let desk = Desk::new();
+    let file = desk.file("kills.toml", KILLS);
     let none = ["run", file.to_str().unwrap(), "--server", "/no/such/zkd"];
-    assert_eq!(place.run(&none).0, 5);
+    assert_eq!(desk.run(&none).0, 5);
     // It starts, and is gone at once.
-    let (code, text) = place.run(&[
+    let (code, text) = desk.run(&[
         "run",
         file.to_str().unwrap(),
         "--server",
@@ -244,5 +248,5 @@ fn a_server_that_cannot_serve_is_the_environment_and_never_a_bug() {
         "loopback",
     ]);
     assert!(code == 5 || code == 6, "exit {code}\n{text}");
-    assert!(place.labs().is_empty());
+    assert!(desk.labs().is_empty());
 }

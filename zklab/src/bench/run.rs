@@ -1,6 +1,6 @@
 //! One measurement: connect, make the keys, warm up, measure, put everything away.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,13 @@ use super::recorder::{Latency, Recorder, Slice};
 use super::work::{Maker, Work};
 use crate::failure::{Exit, Failure};
 
-/// How long all sessions may take to be opened.
+/// How long all sessions may take to be opened, and how much longer for each.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+const OPEN_EACH: Duration = Duration::from_millis(2);
+/// Connections whose session is asked for at one time.
+const GREETINGS: usize = 256;
+/// Clients that connect from one address: each has only some 28,000 ports for one server.
+const CLIENTS_PER_ADDRESS: usize = 20_000;
 /// How long the keys may take to be made or deleted.
 const KEYS_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the last answers may take.
@@ -55,11 +60,6 @@ impl Plan {
     /// The znode above everything that is made.
     pub(super) fn root(&self) -> String {
         format!("/zklab-bench-{:08x}", self.seed & 0xffff_ffff)
-    }
-
-    /// How long all sessions may take to be opened.
-    pub(super) fn open_patience(&self) -> Duration {
-        OPEN_PATIENCE + Duration::from_millis(self.clients as u64 * 2)
     }
 }
 
@@ -281,15 +281,18 @@ pub(super) fn all_lost(engine: &Engine) -> Failure {
     .hint("do the servers run, and do they accept so many clients (maxClientCnxns)?")
 }
 
-/// Opens every session of the plan.
+/// Opens every session of the plan, some at a time, from as many addresses as are needed.
 pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Failure> {
-    for number in 0..plan.clients {
-        let server = plan.servers[number % plan.servers.len()];
-        engine.connect(server, None, plan.session_timeout)?;
-    }
-    let give_up_ns = engine.now_ns() + nanos(plan.open_patience());
-    let mut open = 0;
+    let patience = OPEN_PATIENCE + OPEN_EACH * u32::try_from(plan.clients).unwrap_or(u32::MAX);
+    let give_up_ns = engine.now_ns() + nanos(patience);
+    let (mut asked, mut open) = (0, 0);
     while open < plan.clients {
+        while asked < plan.clients && asked - open < GREETINGS {
+            let server = plan.servers[asked % plan.servers.len()];
+            let from = from_address(server.ip().is_loopback(), asked / CLIENTS_PER_ADDRESS);
+            engine.connect(server, from, plan.session_timeout)?;
+            asked += 1;
+        }
         engine.poll(give_up_ns)?;
         for arrival in std::mem::take(&mut engine.arrivals) {
             match arrival.got {
@@ -306,6 +309,12 @@ pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// The address that a block of clients connects from, if the usual one does not do; on loopback there are enough.
+fn from_address(is_loopback: bool, block: usize) -> Option<Ipv4Addr> {
+    let last = u8::try_from(block).ok().filter(|block| *block > 0)?;
+    is_loopback.then(|| Ipv4Addr::new(127, 77, 0, last))
 }
 
 /// Sends one request and waits for its answer; that something is there already is no error.

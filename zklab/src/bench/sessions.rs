@@ -1,7 +1,5 @@
 //! What sessions cost: many idle ones, many watchers of one znode, sessions that come and go.
 
-use std::net::Ipv4Addr;
-
 use zkd::record::opcode::OpCode;
 
 use super::engine::{Engine, Got};
@@ -10,10 +8,6 @@ use super::run::{Edge, Outcome, Plan, all_lost, nanos, one_by_one, open_sessions
 use super::work::{Maker, Work};
 use crate::failure::{Exit, Failure};
 
-/// Connections whose session is asked for at one time.
-const GREETINGS: usize = 256;
-/// Clients that connect from one address: each has only some 28,000 ports for one server.
-const CLIENTS_PER_ADDRESS: usize = 20_000;
 /// How long the watchers may take to hear of one change.
 const NEWS_PATIENCE_NS: u64 = 30_000_000_000;
 
@@ -24,7 +18,7 @@ const NEWS_PATIENCE_NS: u64 = 30_000_000_000;
 /// If the sessions cannot be opened.
 pub fn idle(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failure> {
     let mut engine = Engine::new()?;
-    open_many(&mut engine, plan)?;
+    open_sessions(&mut engine, plan)?;
     let third_ns = engine.timeout_ns(0).max(3) / 3;
     let begin_ns = engine.now_ns();
     let from_ns = begin_ns + nanos(plan.warm_up);
@@ -78,7 +72,7 @@ pub fn idle(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failu
 /// If a client does not hear of a change.
 pub fn watchers(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failure> {
     let mut engine = Engine::new()?;
-    open_many(&mut engine, plan)?;
+    open_sessions(&mut engine, plan)?;
     let writer = engine.connect(plan.servers[0], None, plan.session_timeout)?;
     let root = plan.root();
     let maker = Maker::new(Work::Write, &root, 1, plan.size, plan.seed);
@@ -169,41 +163,6 @@ pub fn churn(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Fail
     }
     at_edge(Edge::End);
     Ok(outcome(plan, &mut recorder, lost))
-}
-
-/// Opens every session of the plan, some at a time, from as many addresses as are needed.
-fn open_many(engine: &mut Engine, plan: &Plan) -> Result<(), Failure> {
-    let give_up_ns = engine.now_ns() + nanos(plan.open_patience());
-    let (mut asked, mut open) = (0, 0);
-    while open < plan.clients {
-        while asked < plan.clients && asked - open < GREETINGS {
-            let server = plan.servers[asked % plan.servers.len()];
-            let from = from_address(server.ip().is_loopback(), asked / CLIENTS_PER_ADDRESS);
-            engine.connect(server, from, plan.session_timeout)?;
-            asked += 1;
-        }
-        engine.poll(give_up_ns)?;
-        for arrival in std::mem::take(&mut engine.arrivals) {
-            match arrival.got {
-                Got::Session => open += 1,
-                Got::Lost => return Err(all_lost(engine)),
-                _ => {}
-            }
-        }
-        if engine.now_ns() >= give_up_ns {
-            return Err(Failure::new(
-                Exit::Missed,
-                format!("only {open} of {} sessions were opened", plan.clients),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The address to connect from; on loopback there are enough of them.
-fn from_address(is_loopback: bool, block: usize) -> Option<Ipv4Addr> {
-    let last = u8::try_from(block + 1).ok()?;
-    is_loopback.then(|| Ipv4Addr::new(127, 77, 0, last))
 }
 
 /// Waits until so many of these have come; `each` gets the time of each.

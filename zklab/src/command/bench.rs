@@ -5,8 +5,8 @@ use std::process;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::Context;
 use super::up::data_place;
+use super::{Context, ask};
 use crate::bench::{self, Edge, Plan, Usage, Work};
 use crate::cli::bench::{BenchArgs, Mode};
 use crate::ensemble::status::Status;
@@ -17,7 +17,7 @@ use crate::report::bench::{Report, Round, Side, Used};
 use crate::report::progress::Progress;
 use crate::supervisor::client::Connection;
 use crate::supervisor::home::Root;
-use crate::supervisor::protocol::{DownReport, Request, UpReport, UpRequest};
+use crate::supervisor::protocol::{DownReport, Info, Request, UpReport, UpRequest};
 
 /// How long an ensemble may take to come up.
 const UP_PATIENCE_MS: u64 = 120_000;
@@ -117,22 +117,14 @@ fn bring_up(args: &BenchArgs, kind: &ServerKind, lab: String) -> Result<Subject,
     let report: UpReport = lease
         .call(&request, |_| true)?
         .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))?;
+    let info: Info = ask(&lab, &Request::Info)?;
     let status: Status = ask(&lab, &Request::Status)?;
-    let servers = report.nodes.iter().map(|node| node.addr.parse());
     Ok(Subject {
         name: report.server,
-        servers: servers
-            .collect::<Result<_, _>>()
-            .doing(|| "the lab has an address that is none".to_owned())?,
+        servers: info.addresses()?,
         pids: status.nodes.iter().filter_map(|node| node.pid).collect(),
         lab: Some((lab, lease)),
     })
-}
-
-fn ask<T: serde::de::DeserializeOwned>(lab: &str, request: &Request) -> Result<T, Failure> {
-    Connection::open(&Root::open()?, lab)?
-        .call(request, |_| true)?
-        .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))
 }
 
 fn end(lab: &str) -> Result<(), Failure> {

@@ -2,46 +2,12 @@
 
 use super::Context;
 use crate::cli::EventsArgs;
-use crate::event::{LabEvent, LabEventKind, MessageFate, Source, WireNote};
+use crate::event::{KINDS, LabEvent, LabEventKind, MessageFate, Source, WireNote};
 use crate::failure::{Exit, Failure, nearest};
 use crate::node::process::Ended;
 use crate::supervisor::client::{Connection, Early};
 use crate::supervisor::home::Root;
 use crate::supervisor::protocol::{Info, Request};
-
-/// The kinds there are.
-const KINDS: [&str; 30] = [
-    "node.spawned",
-    "node.starting",
-    "node.listening",
-    "node.recovered",
-    "node.role",
-    "node.serving",
-    "node.not_serving",
-    "node.stopping",
-    "node.stepped_down",
-    "node.exited",
-    "election.started",
-    "election.vote",
-    "election.ended",
-    "epoch.proposed",
-    "epoch.acked",
-    "epoch.bumped",
-    "epoch.first_commit",
-    "sync",
-    "leader.elected",
-    "learner.uptodate",
-    "wire.message",
-    "quorum.lost",
-    "quorum.regained",
-    "client.write_acked",
-    "net.ready",
-    "fault.on",
-    "fault.off",
-    "fault.flip",
-    "host.stall",
-    "all",
-];
 
 pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Failure> {
     for kind in &args.kind {
@@ -123,18 +89,17 @@ fn is_of(kind: &str, word: &str) -> bool {
 }
 
 fn check_kind(word: &str) -> Result<(), Failure> {
-    if KINDS.iter().any(|kind| is_of(kind, word)) {
+    let known = || KINDS.into_iter().chain(["all"]);
+    if known().any(|kind| is_of(kind, word)) {
         return Ok(());
     }
-    let groups = KINDS
-        .iter()
-        .map(|kind| kind.split('.').next().unwrap_or(kind));
-    let guess = nearest(word, KINDS.into_iter().chain(groups))
+    let groups = known().map(|kind| kind.split('.').next().unwrap_or(kind));
+    let guess = nearest(word, known().chain(groups))
         .map(|word| format!("; did you mean {word}?"))
         .unwrap_or_default();
     Err(
         Failure::usage(format!("there is no kind of event {word:?}{guess}"))
-            .hint(format!("kinds: {}", KINDS.join(" "))),
+            .hint(format!("kinds: {}", known().collect::<Vec<_>>().join(" "))),
     )
 }
 

@@ -15,12 +15,7 @@ pub(super) fn run(context: &mut Context, args: LoadArgs) -> Result<Exit, Failure
         context.lab = name;
     }
     let info: Info = context.ask(&Request::Info)?;
-    let addresses = info
-        .nodes
-        .iter()
-        .map(|node| node.addr.parse())
-        .collect::<Result<Vec<_>, _>>()
-        .doing(|| "the lab has an address that is none".to_owned())?;
+    let addresses = info.addresses()?;
     let seed = args.seed.unwrap_or_else(now_us);
     let plan = Plan {
         lab: info.lab,

@@ -50,12 +50,15 @@ struct Context {
 impl Context {
     /// Asks the supervisor of the lab one thing that has one answer.
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        let root = Root::open()?;
-        let mut connection = Connection::open(&root, &self.lab)?;
-        connection
-            .call(request, |_| true)?
-            .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))
+        ask(&self.lab, request)
     }
+}
+
+/// Asks the supervisor of a lab one thing that has one answer.
+fn ask<T: DeserializeOwned>(lab: &str, request: &Request) -> Result<T, Failure> {
+    Connection::open(&Root::open()?, lab)?
+        .call(request, |_| true)?
+        .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))
 }
 
 /// The program.

@@ -47,10 +47,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         );
     }
     let request = Request::Up(UpRequest {
-        name: context.lab.clone(),
-        nodes: args.nodes,
         observers: args.observers,
-        server,
         version_of,
         tick_ms: millis(args.tick).max(1),
         net,
@@ -61,9 +58,9 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         disk_faults: args.disk_faults,
         one_by_one: args.one_by_one,
         asked_us: context.asked_us,
-        lease: false,
         no_wire: args.no_wire,
         profile: profile.map(Box::new),
+        ..UpRequest::new(context.lab.clone(), args.nodes, server)
     });
     let report: Option<UpReport> = {
         let progress = Progress::start(out, "starting the servers");

@@ -87,6 +87,32 @@ pub struct Session {
     patience: Duration,
 }
 
+/// Connects and says the first word; the connection and the session the server gave.
+///
+/// # Errors
+/// [`SessionError::Expired`] if there is no such session (any more), [`SessionError::Silent`] if it takes longer than
+/// `patience`.
+pub async fn greet(
+    address: SocketAddr,
+    request: &ConnectRequest,
+    patience: Duration,
+) -> Result<(TcpStream, ConnectResponse), SessionError> {
+    let greeting = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&frame(|out| request.encode(out))).await?;
+        let answer = read_frame(&mut stream).await?;
+        let answer = ConnectResponse::decode(&mut Reader::new(&answer))?;
+        if answer.session_id == SessionId::NONE || answer.timeout_ms <= 0 {
+            return Err(SessionError::Expired);
+        }
+        Ok((stream, answer))
+    };
+    timeout(patience, greeting)
+        .await
+        .unwrap_or(Err(SessionError::Silent))
+}
+
 impl Session {
     /// Connects and opens a session, or attaches to one again. Every wait of this session, this one
     /// included, ends after `patience`.
@@ -110,29 +136,17 @@ impl Session {
             ),
             read_only: Some(false),
         };
-        let greet = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            stream.write_all(&frame(|out| request.encode(out))).await?;
-            let answer = read_frame(&mut stream).await?;
-            let answer = ConnectResponse::decode(&mut Reader::new(&answer))?;
-            if answer.session_id == SessionId::NONE || answer.timeout_ms <= 0 {
-                return Err(SessionError::Expired);
-            }
-            Ok(Self {
-                stream,
-                ticket: Ticket {
-                    id: answer.session_id,
-                    password: answer.passwd,
-                    last_zxid: request.last_zxid_seen,
-                },
-                next_xid: 1,
-                patience,
-            })
-        };
-        timeout(patience, greet)
-            .await
-            .unwrap_or(Err(SessionError::Silent))
+        let (stream, answer) = greet(address, &request, patience).await?;
+        Ok(Self {
+            stream,
+            ticket: Ticket {
+                id: answer.session_id,
+                password: answer.passwd,
+                last_zxid: request.last_zxid_seen,
+            },
+            next_xid: 1,
+            patience,
+        })
     }
 
     /// What is needed to attach to this session again.

@@ -164,10 +164,7 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         UP_ZKD
     };
     UpRequest {
-        name: lab_name(case),
-        nodes: plan.nodes,
         observers: plan.observers,
-        server: case.servers.server.clone(),
         version_of: others.collect(),
         tick_ms: (plan.tick_us / 1000).max(1),
         net: case.net,
@@ -176,20 +173,18 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         } else {
             DataPlace::Tmpfs
         },
-        publish: None,
         seed: plan.seed.0,
         timeout_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         disk_faults: plan.needs_disk(),
-        one_by_one: false,
         asked_us: begun,
         lease: true,
-        no_wire: false,
         // It was read when the scenario was.
         profile: plan
             .profile
             .as_deref()
             .and_then(|word| Profile::open(word).ok())
             .map(Box::new),
+        ..UpRequest::new(lab_name(case), plan.nodes, case.servers.server.clone())
     }
 }
 
@@ -336,12 +331,7 @@ async fn start_load(
     reins: &Reins,
 ) -> Result<Load, Failure> {
     let info: Info = lab.ask(Request::Info).await?;
-    let addresses = info
-        .nodes
-        .iter()
-        .map(|node| node.addr.parse())
-        .collect::<Result<Vec<_>, _>>()
-        .doing(|| "the lab has an address that is none".to_owned())?;
+    let addresses = info.addresses()?;
     let plan = load::Plan {
         lab: info.lab,
         addresses,

@@ -280,3 +280,16 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::EVENTS;
+    use crate::event::KINDS;
+
+    #[test]
+    fn steps_wait_for_kinds_that_exist() {
+        for kind in EVENTS {
+            assert!(KINDS.contains(&kind), "{kind}");
+        }
+    }
+}

@@ -33,9 +33,10 @@ mod utc;
 pub mod words;
 
 pub use self::case::{Case, Servers, run};
+pub use self::expect::Expected;
 pub use self::file::Scenario;
 pub use self::folder::Folder;
 pub use self::host::HostMeter;
 pub use self::plan::Plan;
-pub use self::record::{RunRecord, Verdict};
+pub use self::record::{Check, LoadRecord, RunRecord, Verdict};
 pub use self::utc::stamp;

@@ -6,6 +6,7 @@
 //! passed over.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::clock::now_us;
 use crate::event::{LabEvent, Role};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Context, Exit, Failure};
 use crate::fault::{Clients, LinkChange, Profile, Style, Trace};
 use crate::id::NodeId;
 use crate::net::NetKind;
@@ -708,6 +709,19 @@ pub struct Info {
     pub supervisor_pid: u32,
     /// Its nodes.
     pub nodes: Vec<InfoNode>,
+}
+
+impl Info {
+    /// Where the nodes answer clients.
+    ///
+    /// # Errors
+    /// If the supervisor says something that is no address.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let addresses = self.nodes.iter().map(|node| node.addr.parse());
+        addresses
+            .collect::<Result<_, _>>()
+            .doing(|| "the lab has an address that is none".to_owned())
+    }
 }
 
 /// Where a node is.

@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use zkd::ids::{SessionId, Xid, Zxid};
-use zkd::jute::{Reader, Record, Writer};
+use zkd::jute::{Record, Writer};
 use zkd::record::opcode::OpCode;
-use zkd::record::proto::{ConnectRequest, ConnectResponse, RequestHeader};
+use zkd::record::proto::{ConnectRequest, RequestHeader};
 
 use crate::clock::now_us;
-use crate::probe::session::{SessionError, frame, read_frame};
+use crate::probe::session::{SessionError, frame, greet, read_frame};
 
 /// Frames that were read and not yet looked at; the reader waits when there are more.
 const FRAMES_MAX: usize = 1024;
@@ -66,20 +64,7 @@ impl Link {
                 .or(Some(Bytes::from_static(&[0; 16]))),
             read_only: Some(false),
         };
-        let greet = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            stream.write_all(&frame(|out| request.encode(out))).await?;
-            let answer = read_frame(&mut stream).await?;
-            let answer = ConnectResponse::decode(&mut Reader::new(&answer))?;
-            if answer.session_id == SessionId::NONE || answer.timeout_ms <= 0 {
-                return Err(SessionError::Expired);
-            }
-            Ok((stream, answer))
-        };
-        let (stream, answer) = timeout(patience, greet)
-            .await
-            .unwrap_or(Err(SessionError::Silent))?;
+        let (stream, answer) = greet(address, &request, patience).await?;
         let (mut half, writer) = stream.into_split();
         let (sender, frames) = mpsc::channel(FRAMES_MAX);
         let reader = tokio::spawn(async move {

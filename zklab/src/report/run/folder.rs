@@ -1,7 +1,8 @@
 //! A run's folder as it is read: every file may be missing or cut off, every field may be absent, and what was not
 //! understood is told instead of guessed.
 //!
-//! Nothing here knows what writes the folder: the files are the agreement.
+//! The files are the agreement, so that folders of other versions can be read too: they are taken apart field by
+//! field, and only what has the same meaning for everybody is of the writer's types.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -14,6 +15,7 @@ use zkd::ids::Zxid;
 use super::load::Load;
 use crate::event::HexZxid;
 use crate::failure::{Exit, Failure};
+use crate::scenario::{Check, Expected, LoadRecord};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,55 +81,6 @@ impl Outcome {
     }
 }
 
-/// What one rule found.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Check {
-    /// The rule: `zxid-order`.
-    pub rule: String,
-    /// `pass`, `fail` or `skipped`.
-    pub verdict: String,
-    /// How many cases it looked at.
-    pub count: u64,
-    /// How long that took.
-    pub ms: f64,
-    /// What it found, or why it was skipped.
-    pub message: String,
-    /// The operations and events that prove it, the offending one last.
-    pub witness: Vec<Value>,
-}
-
-/// An expectation and what came of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expectation {
-    /// What it is about: `no_writes_max`.
-    pub what: String,
-    /// What was asked for.
-    pub wanted: String,
-    /// What was measured.
-    pub got: String,
-    /// Was it met?
-    pub ok: bool,
-}
-
-/// What the clients did, in numbers.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Numbers {
-    /// Operations.
-    pub ops: u64,
-    /// With a good answer.
-    pub ok: u64,
-    /// Refused, as many have to be.
-    pub failed: u64,
-    /// Never answered.
-    pub unknown: u64,
-    /// Median of the time to an answer.
-    pub p50_ms: f64,
-    /// Its 99th percentile.
-    pub p99_ms: f64,
-    /// The longest time without an acknowledged write.
-    pub longest_gap_ms: f64,
-}
-
 /// `run.json`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunJson {
@@ -162,13 +115,13 @@ pub struct RunJson {
     /// The checks.
     pub checks: Vec<Check>,
     /// The expectations.
-    pub expects: Vec<Expectation>,
+    pub expects: Vec<Expected>,
     /// The longest time the machine stood still.
     pub host_stall_max_ms: f64,
     /// How long it may stand still for times to be judged.
     pub host_stall_limit_ms: f64,
     /// What the clients did.
-    pub load: Option<Numbers>,
+    pub load: Option<LoadRecord>,
     /// How many faults there were.
     pub faults: u64,
     /// The command that runs it again.
@@ -239,18 +192,7 @@ impl RunJson {
     /// Of the object in `run.json`; what is absent is empty.
     #[must_use]
     pub fn of(value: &Value) -> Self {
-        let load = value["load"].is_object().then(|| {
-            let load = &value["load"];
-            Numbers {
-                ops: count(load, "ops"),
-                ok: count(load, "ok"),
-                failed: count(load, "failed"),
-                unknown: count(load, "unknown"),
-                p50_ms: number(load, "p50_ms"),
-                p99_ms: number(load, "p99_ms"),
-                longest_gap_ms: number(load, "longest_gap_ms"),
-            }
-        });
+        let load = Some(&value["load"]).filter(|load| load.is_object());
         Self {
             name: text(value, "name"),
             file: text(value, "file"),
@@ -266,11 +208,11 @@ impl RunJson {
             outcome: Outcome::of(value["verdict"].as_str().unwrap_or_default()),
             rule: text(value, "rule"),
             message: without_places(&text(value, "message")),
-            checks: list(value, "checks").iter().map(Check::of).collect(),
-            expects: list(value, "expects").iter().map(Expectation::of).collect(),
+            checks: list(value, "checks").iter().map(check).collect(),
+            expects: list(value, "expects").iter().map(expected).collect(),
             host_stall_max_ms: number(value, "host_stall_max_ms"),
             host_stall_limit_ms: number(value, "host_stall_limit_ms"),
-            load,
+            load: load.map(load_record),
             faults: count(value, "faults"),
             repro: text(value, "repro"),
             shrink: text(value, "shrink"),
@@ -290,27 +232,35 @@ impl RunJson {
     }
 }
 
-impl Check {
-    fn of(value: &Value) -> Self {
-        Self {
-            rule: text(value, "rule"),
-            verdict: text(value, "verdict"),
-            count: count(value, "count"),
-            ms: number(value, "ms"),
-            message: without_places(&text(value, "message")),
-            witness: list(value, "witness").to_vec(),
-        }
+fn check(value: &Value) -> Check {
+    Check {
+        rule: text(value, "rule"),
+        verdict: text(value, "verdict"),
+        count: count(value, "count"),
+        ms: number(value, "ms"),
+        message: without_places(&text(value, "message")),
+        witness: list(value, "witness").to_vec(),
     }
 }
 
-impl Expectation {
-    fn of(value: &Value) -> Self {
-        Self {
-            what: text(value, "what"),
-            wanted: text(value, "wanted"),
-            got: text(value, "got"),
-            ok: value["ok"].as_bool().unwrap_or_default(),
-        }
+fn expected(value: &Value) -> Expected {
+    Expected {
+        what: text(value, "what"),
+        wanted: text(value, "wanted"),
+        got: text(value, "got"),
+        ok: value["ok"].as_bool().unwrap_or_default(),
+    }
+}
+
+fn load_record(value: &Value) -> LoadRecord {
+    LoadRecord {
+        ops: count(value, "ops"),
+        ok: count(value, "ok"),
+        failed: count(value, "failed"),
+        unknown: count(value, "unknown"),
+        p50_ms: number(value, "p50_ms"),
+        p99_ms: number(value, "p99_ms"),
+        longest_gap_ms: number(value, "longest_gap_ms"),
     }
 }
 

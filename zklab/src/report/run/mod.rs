@@ -19,9 +19,7 @@ mod words;
 use std::path::{Path, PathBuf};
 
 pub use self::elections::{Election, End, Row, Tone};
-pub use self::folder::{
-    Check, Deed, Event, Expectation, Folder, Numbers, Outcome, RunJson, Sample, find, read_run,
-};
+pub use self::folder::{Deed, Event, Folder, Outcome, RunJson, Sample, find, read_run};
 pub use self::html::{compare, page};
 pub use self::junit::{Case, junit};
 pub use self::load::{Column, Gap, Load};

@@ -7,6 +7,7 @@ use super::super::story::Story;
 use super::super::words;
 use super::{begin, end, length, timeline};
 use crate::report::history::count;
+use crate::scenario::LoadRecord;
 
 /// A row: what it is about, and what each run has to say to it.
 pub(in crate::report::run) type Compared = (String, Vec<String>);
@@ -107,7 +108,7 @@ fn judged(folders: &[Folder], rows: &mut Vec<Compared>) {
     }
 }
 
-fn of_load(folder: &Folder, of: impl Fn(&super::super::folder::Numbers) -> String) -> String {
+fn of_load(folder: &Folder, of: impl Fn(&LoadRecord) -> String) -> String {
     folder.run.load.as_ref().map_or("–".to_owned(), of)
 }
 
