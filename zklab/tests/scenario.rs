@@ -230,6 +230,8 @@ fn one_seed_is_one_plan_and_the_shipped_scenarios_are_good() {
         "what is there stays"
     );
     assert_eq!(desk.run(&["scenario", "check", "mine.toml"]).0, 0);
+    let schema = desk.place.expect(0, "scenario schema");
+    serde_json::from_str::<Value>(&schema).unwrap();
 }
 
 #[test]

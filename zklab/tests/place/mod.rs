@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Files of a test, with its labs in `run`; they end with it.
-pub struct Place {
-    pub dir: TempDir,
+pub(crate) struct Place {
+    pub(crate) dir: TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let zkd = Path::new(env!("CARGO_BIN_EXE_zklab")).with_file_name("zkd");
         assert!(zkd.is_file(), "build zkd first: cargo test --workspace");
         Self {
@@ -22,7 +22,7 @@ impl Place {
     }
 
     /// zklab with these words, ready to be started.
-    pub fn command(&self, words: &str) -> Command {
+    pub(crate) fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zklab"));
         command
             .args(words.split_whitespace())
@@ -33,7 +33,7 @@ impl Place {
 
     /// The command must end with this exit code; what it printed, errors last.
     #[track_caller]
-    pub fn expect(&self, code: i32, words: &str) -> String {
+    pub(crate) fn expect(&self, code: i32, words: &str) -> String {
         finished(code, words, &self.command(words).output().unwrap())
     }
 }
@@ -47,7 +47,7 @@ impl Drop for Place {
 
 /// A command that was started has to have ended with this exit code; what it printed, errors last.
 #[track_caller]
-pub fn finished(code: i32, words: &str, output: &Output) -> String {
+pub(crate) fn finished(code: i32, words: &str, output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "zklab {words}\n{text}");
     text.into_owned()
