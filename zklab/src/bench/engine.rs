@@ -64,6 +64,7 @@ pub(super) struct Arrival {
 /// A connection.
 #[derive(Debug)]
 struct Client {
+    server: SocketAddr,
     stream: TcpStream,
     out: Vec<u8>,
     written: usize,
@@ -133,6 +134,11 @@ impl Engine {
         self.clients[client].sent.len()
     }
 
+    /// Where a connection goes.
+    pub(super) fn server(&self, client: usize) -> SocketAddr {
+        self.clients[client].server
+    }
+
     /// Whether a connection has a session.
     pub(super) fn is_open(&self, client: usize) -> bool {
         let client = &self.clients[client];
@@ -193,6 +199,7 @@ impl Engine {
         let interest = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
         self.epoll.add(&stream, interest).doing(cannot)?;
         let mut client = Client {
+            server,
             stream,
             out: Vec::new(),
             written: 0,

@@ -4,6 +4,8 @@ mod engine;
 mod recorder;
 mod run;
 mod sessions;
+#[cfg(test)]
+mod tests;
 pub mod usage;
 mod work;
 

@@ -19,8 +19,11 @@ const GREETINGS: usize = 256;
 const CLIENTS_PER_ADDRESS: usize = 20_000;
 /// How long the keys may take to be made or deleted.
 const KEYS_PATIENCE: Duration = Duration::from_secs(120);
-/// How long the last answers may take.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the last answers may take: a server that has thousands of writes before it needs its time.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
+/// What comes back with the answers to requests that belong to no measurement. All others are answers to something
+/// older.
+const CHORE: u64 = u64::MAX;
 /// Requests of one connection on their way while keys are made.
 const KEYS_WINDOW: usize = 64;
 /// Requests that may wait in an open loop; a server that is so far behind is overloaded.
@@ -101,12 +104,13 @@ pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failur
     let mut engine = Engine::new()?;
     open_sessions(&mut engine, plan)?;
     let mut maker = Maker::new(plan.work, &plan.root(), plan.keys, plan.size, plan.seed);
-    one_by_one(&mut engine, |out| maker.put_root(out))?;
+    one_by_one(&mut engine, "make the root", |out| maker.put_root(out))?;
     if maker.needs_keys() {
-        many(&mut engine, plan.keys, |number, out| {
+        many(&mut engine, "make the keys", plan.keys, |number, out| {
             maker.put_key(number, out);
         })?;
     }
+    sync_all(&mut engine, &maker)?;
     let from_ns = engine.now_ns() + nanos(plan.warm_up);
     let mut recorder = Recorder::new(from_ns, from_ns + nanos(plan.length));
     let mut drive = Drive {
@@ -128,10 +132,12 @@ pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failur
         true => ('k', plan.keys),
         false => ('c', maker.made()),
     };
-    many(&mut engine, count, |number, out| {
+    many(&mut engine, "delete the keys", count, |number, out| {
         maker.put_delete(Some((number, kind)), out);
     })?;
-    one_by_one(&mut engine, |out| maker.put_delete(None, out))?;
+    one_by_one(&mut engine, "delete the root", |out| {
+        maker.put_delete(None, out);
+    })?;
     Ok(outcome(plan, &mut recorder, lost))
 }
 
@@ -317,46 +323,77 @@ fn from_address(is_loopback: bool, block: usize) -> Option<Ipv4Addr> {
     is_loopback.then(|| Ipv4Addr::new(127, 77, 0, last))
 }
 
-/// Sends one request and waits for its answer; that something is there already is no error.
+/// Sends one request and waits for its answer; that something is there already is no error. `doing` is for the
+/// message.
 pub(super) fn one_by_one(
     engine: &mut Engine,
+    doing: &str,
     put: impl FnOnce(&mut Vec<u8>),
 ) -> Result<(), Failure> {
     let mut put = Some(put);
-    many(engine, 1, |_, out| {
+    many(engine, doing, 1, |_, out| {
         if let Some(put) = put.take() {
             put(out);
         }
     })
 }
 
+/// Lets every session see what was made until now: a follower may be behind, and then a read finds nothing.
+pub(super) fn sync_all(engine: &mut Engine, maker: &Maker) -> Result<(), Failure> {
+    let mut open = 0;
+    for client in 0..engine.len() {
+        if engine.is_open(client) {
+            engine.send(client, CHORE, |out| maker.put_sync(out));
+            engine.flush(client);
+            open += 1;
+        }
+    }
+    answered(engine, "sync", open, 0, &mut |_, _| {})
+}
+
 /// Sends many requests over all connections and waits for all answers.
-fn many(
+pub(super) fn many(
     engine: &mut Engine,
+    doing: &str,
     count: u64,
     mut put: impl FnMut(u64, &mut Vec<u8>),
 ) -> Result<(), Failure> {
-    let give_up_ns = engine.now_ns() + nanos(KEYS_PATIENCE);
-    let (mut asked, mut answered) = (0, 0);
-    let mut refused = None;
-    while answered < count {
+    let mut asked = 0;
+    answered(engine, doing, count, KEYS_WINDOW, &mut |engine, window| {
         for client in 0..engine.len() {
             let before = asked;
-            while asked < count && engine.is_open(client) && engine.waiting(client) < KEYS_WINDOW {
-                engine.send(client, 0, |out| put(asked, out));
+            while asked < count && engine.is_open(client) && engine.waiting(client) < window {
+                engine.send(client, CHORE, |out| put(asked, out));
                 asked += 1;
             }
             if asked > before {
                 engine.flush(client);
             }
         }
+    })
+}
+
+/// Waits for so many answers to chores; `ask` may send more of them before each look.
+fn answered(
+    engine: &mut Engine,
+    doing: &str,
+    count: u64,
+    window: usize,
+    ask: &mut dyn FnMut(&mut Engine, usize),
+) -> Result<(), Failure> {
+    let mut give_up_ns = engine.now_ns() + nanos(KEYS_PATIENCE);
+    let mut answered = 0;
+    let mut refused = None;
+    while answered < count {
+        ask(engine, window);
         engine.poll(give_up_ns)?;
         for arrival in std::mem::take(&mut engine.arrivals) {
             match arrival.got {
-                Got::Answer(err) => {
+                Got::Answer(err) if arrival.sent_ns == CHORE => {
                     answered += 1;
+                    give_up_ns = arrival.at_ns + nanos(KEYS_PATIENCE);
                     if err != 0 && err != NODE_EXISTS {
-                        refused.get_or_insert(err);
+                        refused.get_or_insert((err, arrival.client));
                     }
                 }
                 Got::Lost => return Err(all_lost(engine)),
@@ -366,25 +403,45 @@ fn many(
         if engine.now_ns() >= give_up_ns {
             return Err(Failure::new(
                 Exit::Missed,
-                format!("the servers answered {answered} of {count} requests"),
+                format!(
+                    "cannot {doing}: the servers answered {answered} of {count} requests and then \
+                     nothing for {} s",
+                    KEYS_PATIENCE.as_secs()
+                ),
             ));
         }
     }
     match refused {
         None => Ok(()),
-        Some(err) => Err(Failure::new(
+        Some((err, client)) => Err(Failure::new(
             Exit::Missed,
-            format!("the servers refuse to make or delete the keys: error {err}"),
-        )),
+            format!(
+                "cannot {doing}: {} answers with error {err}",
+                engine.server(client)
+            ),
+        )
+        .hint("is something else at work in the same ensemble?")),
     }
 }
 
-/// Waits until nothing is on its way any more.
+/// Waits until nothing is on its way any more: a write that comes after the keys are deleted would be refused.
 fn drain(engine: &mut Engine) -> Result<(), Failure> {
     let give_up_ns = engine.now_ns() + nanos(DRAIN_PATIENCE);
-    while (0..engine.len()).any(|client| engine.is_open(client) && engine.waiting(client) > 0)
-        && engine.now_ns() < give_up_ns
-    {
+    let late = |engine: &Engine, client| engine.is_open(client) && engine.waiting(client) > 0;
+    while (0..engine.len()).any(|client| late(engine, client)) {
+        if engine.now_ns() >= give_up_ns {
+            let client = (0..engine.len())
+                .find(|client| late(engine, *client))
+                .unwrap_or(0);
+            return Err(Failure::new(
+                Exit::Missed,
+                format!(
+                    "{} owes answers {} s after the last request",
+                    engine.server(client),
+                    DRAIN_PATIENCE.as_secs()
+                ),
+            ));
+        }
         engine.poll(give_up_ns)?;
         engine.arrivals.clear();
     }

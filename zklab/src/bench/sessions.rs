@@ -4,7 +4,9 @@ use zkd::record::opcode::OpCode;
 
 use super::engine::{Engine, Got};
 use super::recorder::Recorder;
-use super::run::{Edge, Outcome, Plan, all_lost, nanos, one_by_one, open_sessions, outcome};
+use super::run::{
+    Edge, Outcome, Plan, all_lost, nanos, one_by_one, open_sessions, outcome, sync_all,
+};
 use super::work::{Maker, Work};
 use crate::failure::{Exit, Failure};
 
@@ -76,7 +78,8 @@ pub fn watchers(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, F
     let writer = engine.connect(plan.servers[0], None, plan.session_timeout)?;
     let root = plan.root();
     let maker = Maker::new(Work::Write, &root, 1, plan.size, plan.seed);
-    one_by_one(&mut engine, |out| maker.put_root(out))?;
+    one_by_one(&mut engine, "make the znode", |out| maker.put_root(out))?;
+    sync_all(&mut engine, &maker)?;
     let from_ns = engine.now_ns() + nanos(plan.warm_up);
     let to_ns = from_ns + nanos(plan.length);
     let mut recorder = Recorder::new(from_ns, to_ns);
@@ -104,7 +107,7 @@ pub fn watchers(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, F
         engine.arrivals.clear();
     }
     at_edge(Edge::End);
-    one_by_one(&mut engine, |out| {
+    one_by_one(&mut engine, "delete the znode", |out| {
         Maker::new(Work::Write, &root, 1, 0, 0).put_delete(None, out);
     })?;
     end_all(&mut engine)?;
@@ -121,7 +124,7 @@ pub fn churn(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Fail
     open_sessions(&mut engine, plan)?;
     let root = plan.root();
     let mut maker = Maker::new(Work::Write, &root, 1, plan.size, plan.seed);
-    one_by_one(&mut engine, |out| maker.put_root(out))?;
+    one_by_one(&mut engine, "make the root", |out| maker.put_root(out))?;
     let from_ns = engine.now_ns() + nanos(plan.warm_up);
     let to_ns = from_ns + nanos(plan.length);
     let mut recorder = Recorder::new(from_ns, to_ns);

@@ -127,6 +127,13 @@ impl Maker {
         writer.int(-1);
     }
 
+    /// Writes a request whose answer says that everything made before can be seen.
+    pub(super) fn put_sync(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer::new(out);
+        writer.int(OpCode::Sync.code());
+        writer.string(&self.root);
+    }
+
     /// Keys that were made while it ran.
     pub(super) fn made(&self) -> u64 {
         self.made
