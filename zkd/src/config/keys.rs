@@ -238,7 +238,6 @@ const MEANINGLESS: &[&str] = &[
     "netty.server.earlyDropSecureConnectionHandshakes",
     "netty.server.outstandingHandshake.limit",
     "nio.directBufferBytes",
-    "nio.numSelectorThreads",
     "nio.numWorkerThreads",
     "nio.shutdownTimeout",
     "quorum.cnxn.threads.size",

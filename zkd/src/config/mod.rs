@@ -62,6 +62,9 @@ pub struct Config {
     pub max_client_cnxns: u32,
     /// Connections in all (`maxCnxns`); 0 is no limit.
     pub max_cnxns: u32,
+    /// Threads that serve clients beside the core's own, which does with 0 (`nio.numSelectorThreads`); `None` leaves it
+    /// to the number of processors.
+    pub client_threads: Option<u32>,
     /// A connection without a session is closed after this time (`nio.sessionlessCnxnTimeout`), in ms.
     pub sessionless_timeout_ms: u64,
     /// Shortest session timeout granted, in ms (`minSessionTimeout`, else two ticks).
@@ -167,6 +170,7 @@ impl Default for Config {
             sync_limit: 0,
             max_client_cnxns: 60,
             max_cnxns: 0,
+            client_threads: None,
             sessionless_timeout_ms: 10_000,
             min_session_timeout_ms: 6_000,
             max_session_timeout_ms: 60_000,

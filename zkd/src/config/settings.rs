@@ -120,6 +120,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     )),
     plain!("maxClientCnxns", max_client_cnxns, COUNT, number),
     plain!("maxCnxns", max_cnxns, COUNT, number),
+    Setting {
+        key: "nio.numSelectorThreads",
+        expected: "a whole number of threads, 0 to 64",
+        set: |config, value| {
+            config.client_threads = Some(between(value, 0..=64)?);
+            Some(())
+        },
+        show: |config| config.client_threads.map(|n| n.to_string()),
+    },
     plain!(
         "nio.sessionlessCnxnTimeout",
         sessionless_timeout_ms,

@@ -1,12 +1,19 @@
 //! The client port: one task for each connection.
 //!
+//! The tasks run on the thread of the core, or where there are processors to spare on client threads beside it: on
+//! two processors a request that changes threads twice costs more than the second thread brings.
+//!
 //! The task reads what came, lets [`ServerCnxn`] answer in place what can be answered in place, hands the
 //! rest to the core, and writes whatever has gathered in one system call. It stops reading while the
 //! connection's own requests wait ([`Flow::Hold`]) and while the client does not take its answers.
 
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::ready;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -26,6 +33,10 @@ use super::status::StatusSource;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Bytes read at a time.
 const READ_CHUNK: usize = 16 << 10;
+/// The room below which the next read gets a new piece of memory.
+const READ_MIN: usize = 2 << 10;
+/// An output buffer that grew beyond this is given back once it is empty.
+const OUTPUT_KEPT: usize = 64 << 10;
 /// A client that does not take its answers for this long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -35,6 +46,77 @@ pub(super) struct ClientPort {
     pub(super) core: CoreSender,
     pub(super) status: Arc<StatusSource>,
     pub(super) next_conn: AtomicU64,
+    pub(super) threads: ClientThreads,
+}
+
+/// The threads that serve clients beside the core's own; there may be none.
+#[derive(Default)]
+pub(super) struct ClientThreads {
+    threads: Vec<ClientThread>,
+}
+
+struct ClientThread {
+    handle: tokio::runtime::Handle,
+    /// Connections that it serves.
+    serving: Arc<AtomicUsize>,
+}
+
+impl ClientThreads {
+    /// Starts so many threads; they end with the process.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub(super) fn start(count: usize) -> std::io::Result<Self> {
+        let start = |_| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let handle = runtime.handle().clone();
+            std::thread::Builder::new()
+                .name("clients".to_owned())
+                .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+            Ok(ClientThread {
+                handle,
+                serving: Arc::default(),
+            })
+        };
+        let threads = (0..count).map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { threads })
+    }
+
+    /// Runs what `serve` makes of the stream on the thread with the fewest connections.
+    fn spawn<F>(&self, stream: TcpStream, serve: impl FnOnce(TcpStream) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let load = |thread: &&ClientThread| thread.serving.load(Ordering::Relaxed);
+        let Some(thread) = self.threads.iter().min_by_key(load) else {
+            tokio::spawn(serve(stream));
+            return;
+        };
+        let serving = Arc::clone(&thread.serving);
+        serving.fetch_add(1, Ordering::Relaxed);
+        thread.handle.spawn(async move {
+            // A stream belongs to the thread that waits for it.
+            match stream.into_std().and_then(TcpStream::from_std) {
+                Ok(stream) => serve(stream).await,
+                Err(error) => tracing::warn!(%error, "a connection could not change threads"),
+            }
+            serving.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Reads what is there. Memory for it is taken only once there is something.
+async fn read_some(stream: &mut TcpStream, input: &mut BytesMut) -> std::io::Result<usize> {
+    poll_fn(|cx| {
+        ready!(stream.poll_read_ready(cx))?;
+        if input.capacity() - input.len() < READ_MIN {
+            input.reserve(READ_CHUNK);
+        }
+        pin!(stream.read_buf(input)).poll(cx)
+    })
+    .await
 }
 
 /// Wakes the task of one connection.
@@ -88,7 +170,7 @@ impl ClientPort {
         };
         self.status.note_peer(conn, peer);
         let port = Arc::clone(self);
-        tokio::spawn(async move {
+        self.threads.spawn(stream, move |stream| async move {
             let task = Task {
                 port: &port,
                 cnxn: &cnxn,
@@ -127,11 +209,8 @@ impl Task<'_> {
         let mut flow = Flow::Read;
         loop {
             let reads = flow == Flow::Read;
-            if reads {
-                self.input.reserve(READ_CHUNK);
-            }
             tokio::select! {
-                read = self.stream.read_buf(&mut self.input), if reads => {
+                read = read_some(&mut self.stream, &mut self.input), if reads => {
                     match read {
                         Ok(count) if count > 0 => {
                             let metrics = self.port.server.metrics();
@@ -170,6 +249,10 @@ impl Task<'_> {
                     break;
                 }
             }
+            if self.input.is_empty() {
+                // Thousands of idle clients must not hold a buffer each.
+                self.input = BytesMut::new();
+            }
         }
     }
 
@@ -179,12 +262,20 @@ impl Task<'_> {
             .metrics()
             .response_bytes
             .add(out.len() as u64);
-        let written = tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(out)).await;
-        out.clear();
-        match written {
-            Ok(result) => result,
-            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        // Most of the time the socket takes everything at once, and no timer is needed.
+        let sent = match self.stream.try_write(out) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        if sent < out.len() {
+            let rest = self.stream.write_all(&out[sent..]);
+            let written = tokio::time::timeout(WRITE_TIMEOUT, rest).await;
+            written.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
         }
+        out.clear();
+        out.shrink_to(OUTPUT_KEPT);
+        Ok(())
     }
 
     async fn four_letter(&mut self, word: FourLetterWord) {

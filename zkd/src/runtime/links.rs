@@ -30,6 +30,10 @@ use super::net;
 
 /// Bytes that may wait on one link.
 const LINK_BUFFER_MAX: usize = 256 << 20;
+/// Bytes read at a time, and the room below which a new piece of memory is taken for the next read. Packets are
+/// slices of what was read, so the rest of a piece that they hold on to is not read into again.
+const READ_CHUNK: usize = 64 << 10;
+const READ_MIN: usize = 4 << 10;
 /// Bytes of one link that may wait for the core. A larger packet waits alone.
 const LINK_INPUT_MAX: usize = 16 << 20;
 /// How often the core is told that bytes of a snapshot are coming in. Far below any tick.
@@ -261,7 +265,11 @@ impl Links {
         let mut unasked = 0;
         let mut told = Instant::now();
         loop {
-            match read.read_buf(decoder.buffer()).await {
+            let buffer = decoder.buffer();
+            if buffer.capacity() - buffer.len() < READ_MIN {
+                buffer.reserve(READ_CHUNK);
+            }
+            match read.read_buf(buffer).await {
                 Ok(0) => return End::Lost("the other side closed it".to_owned()),
                 Ok(count) => unasked += count,
                 Err(error) => return End::Lost(format!("reading failed: {error}")),

@@ -19,7 +19,7 @@ use crate::quorum::{QuorumError, QuorumVerifier};
 use crate::storage::{Compression, RealDisk, Recovered, Storage, StorageError, StorageOptions};
 use crate::time::Instant;
 
-use super::client_port::ClientPort;
+use super::client_port::{ClientPort, ClientThreads};
 use super::clock;
 use super::core::{Core, CoreSender};
 use super::election_port::{ElectionEvent, ElectionPort};
@@ -30,8 +30,8 @@ use super::net;
 use super::status::StatusSource;
 use super::storage_thread::{PurgeHandle, StorageThread};
 
-/// Worker threads at the most: one core feeds them all, and more threads than that cost memory.
-const WORKERS_MAX: usize = 4;
+/// Threads for clients at the most: one core feeds them all, and more threads than that cost memory.
+const CLIENT_THREADS_MAX: usize = 8;
 /// Pause between attempts to bind a port that is still in use.
 const BIND_PAUSE: Duration = Duration::from_secs(1);
 /// Listen backlog where none is configured.
@@ -132,12 +132,7 @@ pub fn serve(config: &Config, options: &ServeOptions) -> Result<(), ServeError> 
     let (storage, recovered) = Storage::open(disk.clone(), storage_options(config, &disk))?;
     disk.remove_initialize_marker()?;
     tell_recovered(&mut feed, &recovered, begin);
-    let workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(WORKERS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("zkd")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| ServeError::unexpected("the runtime cannot be started", &error))?;
@@ -145,6 +140,16 @@ pub fn serve(config: &Config, options: &ServeOptions) -> Result<(), ServeError> 
     // Tasks of connections hold nothing that must be finished.
     runtime.shutdown_background();
     ended
+}
+
+/// How many threads serve clients beside the core's own, if the configuration does not say. Up to two processors there
+/// is nothing to gain: the core, the storage thread and the kernel fill them, and a request that changes threads is
+/// slower.
+fn client_threads() -> usize {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        0..=2 => 0,
+        processors => (processors - 1).min(CLIENT_THREADS_MAX),
+    }
 }
 
 /// Takes the limit of open files up as far as this user may: every client is one, and the low default of most
@@ -319,6 +324,12 @@ async fn open_client_port(
         port: "client".to_owned(),
         address,
     });
+    let threads = config
+        .client_threads
+        .map_or_else(client_threads, |count| count as usize);
+    let threads = ClientThreads::start(threads).map_err(|error| {
+        ServeError::unexpected("a thread for clients cannot be started", &error)
+    })?;
     let status = StatusSource {
         server: Arc::clone(server),
         config: Arc::new(config.clone()),
@@ -332,6 +343,7 @@ async fn open_client_port(
         core: core.clone(),
         status: Arc::new(status),
         next_conn: AtomicU64::new(1),
+        threads,
     };
     Arc::new(port).serve(listener);
     Ok(())

@@ -256,3 +256,21 @@ fn connections_without_a_session_end() {
         Some("1")
     );
 }
+
+/// Clients are served alike on the core's own thread and on threads beside it.
+#[test]
+fn client_threads() {
+    for threads in 0..=2 {
+        let mut node = Node::standalone(&format!("nio.numSelectorThreads={threads}"));
+        node.start();
+        let mut clients: Vec<_> = (0..5).map(|_| node.connect()).collect();
+        clients[0].create("/n", b"");
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.set("/n", &[u8::try_from(n).unwrap()]).err, 0);
+        }
+        for client in &mut clients {
+            assert_eq!(client.get("/n").unwrap().0, [4]);
+        }
+        assert_eq!(node.threads_named("clients"), threads);
+    }
+}
