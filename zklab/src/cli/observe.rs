@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::value::duration;
+use crate::observe::load::Via;
 
 /// `logs`.
 #[derive(Debug, Args)]
@@ -57,6 +58,9 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 2000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: u32,
+    /// Through which implementation of the client protocol they speak
+    #[arg(long, default_value = "both", value_name = "VIA")]
+    pub via: Via,
     /// What they do, with weights
     #[arg(long, value_name = "MIX")]
     #[arg(default_value = "cas=3,set=3,get=3,watch=1,create,delete,seq,ephemeral,multi,sync")]

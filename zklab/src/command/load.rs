@@ -21,6 +21,7 @@ pub(super) fn run(context: &mut Context, args: LoadArgs) -> Result<Exit, Failure
         lab: info.lab,
         addresses,
         clients: args.clients,
+        via: args.via,
         rate: args.rate,
         mix,
         for_: args.for_,

@@ -30,6 +30,8 @@ pub fn load(out: &Out, seed: u64, name: &str, summary: &Summary) {
         "seed": format!("{seed:#x}"),
         "history": name,
         "root": summary.root,
+        "clients": summary.clients,
+        "clients_via_crate": summary.foreign,
         "ops": ops,
         "ok": summary.ok,
         "failed": summary.failed,
@@ -51,6 +53,12 @@ pub fn load(out: &Out, seed: u64, name: &str, summary: &Summary) {
         time(summary.p99_ms),
         time(summary.longest_gap_ms),
     ));
+    if summary.foreign > 0 {
+        out.line(&format!(
+            "{} of {} clients through the zookeeper-client crate",
+            summary.foreign, summary.clients
+        ));
+    }
     if summary.end.is_none() {
         out.line("note: no server served any more, so the end state was not read");
     }

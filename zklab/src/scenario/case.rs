@@ -336,6 +336,7 @@ async fn start_load(
         lab: info.lab,
         addresses,
         clients: case.plan.clients,
+        via: case.plan.via,
         rate: case.plan.rate,
         mix: Mix::parse(&case.plan.mix)?,
         for_: LOAD_MAX,
@@ -395,6 +396,8 @@ fn fill(
     record.checks.extend(log_check);
     if let Ok(summary) = &played.load {
         record.load = LoadRecord {
+            clients: summary.clients,
+            foreign: summary.foreign,
             ops: summary.ok + summary.failed + summary.unknown,
             ok: summary.ok,
             failed: summary.failed,

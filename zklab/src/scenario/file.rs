@@ -14,7 +14,7 @@ use super::text::{Section, Source, Value};
 use super::words::{self, Options, Wrong};
 use crate::failure::Failure;
 use crate::fault::Profile;
-use crate::observe::load::Mix;
+use crate::observe::load::{Mix, Via};
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct LabModel {
 pub struct LoadModel {
     /// Clients.
     pub clients: Choice,
+    /// Through which implementation of the protocol they speak; the seed picks one.
+    pub via: Vec<Via>,
     /// Operations a second, of all of them.
     pub rate: Choice,
     /// What they do, with weights.
@@ -170,7 +172,8 @@ pub(super) const KEYS: [&str; 13] = [
     "expect", "check", "v",
 ];
 const LAB_KEYS: [&str; 6] = ["nodes", "observers", "tick", "net", "data", "profile"];
-const LOAD_KEYS: [&str; 4] = ["clients", "rate", "mix", "session_timeout"];
+/// Keys of a load.
+pub(super) const LOAD_KEYS: [&str; 5] = ["clients", "via", "rate", "mix", "session_timeout"];
 /// Keys of a step.
 pub(super) const STEP_KEYS: [&str; 19] = [
     "id",
@@ -363,6 +366,7 @@ fn within(value: &Value<'_>, unit: Unit, low: u64, high: u64) -> Result<Choice, 
 fn load(source: &Source, top: &Section<'_>) -> Result<LoadModel, Failure> {
     let mut model = LoadModel {
         clients: Choice::fixed(4),
+        via: vec![Via::default()],
         rate: Choice::fixed(400),
         mix: MIX.to_owned(),
         session_timeout: Choice::fixed(4_000_000),
@@ -373,6 +377,13 @@ fn load(source: &Source, top: &Section<'_>) -> Result<LoadModel, Failure> {
     let load = value.section("load", &LOAD_KEYS)?;
     if let Some(clients) = load.get("clients") {
         model.clients = within(&clients, Unit::Count, 1, 1000)?;
+    }
+    if let Some(via) = load.get("via") {
+        let words = via.words(&Via::words())?;
+        model.via = words
+            .iter()
+            .map(|word| Via::parse(word))
+            .collect::<Result<_, _>>()?;
     }
     if let Some(rate) = load.get("rate") {
         model.rate = within(&rate, Unit::Count, 1, 1_000_000)?;

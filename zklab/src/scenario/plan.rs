@@ -13,6 +13,7 @@ use super::render;
 use super::swarm;
 use super::words::{self, Deed, Options};
 use crate::failure::Failure;
+use crate::observe::load::Via;
 use crate::supervisor::protocol::HexSeed;
 
 /// A scenario with everything chosen.
@@ -42,6 +43,8 @@ pub struct Plan {
     pub profile: Option<String>,
     /// Clients of the load.
     pub clients: u32,
+    /// Through which implementation of the protocol they speak.
+    pub via: Via,
     /// Its operations a second.
     pub rate: u32,
     /// What it does.
@@ -147,6 +150,11 @@ impl Plan {
             },
             clients: whole(scenario.load.clients.draw(&mut load)),
             rate: whole(scenario.load.rate.draw(&mut load)),
+            via: if let [only] = scenario.load.via[..] {
+                only
+            } else {
+                *load.pick(&scenario.load.via)
+            },
             mix: scenario.load.mix.clone(),
             session_timeout_us: scenario.load.session_timeout.draw_time(&mut load),
             steps: resolve(&scenario.steps, &mut steps),

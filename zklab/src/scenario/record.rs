@@ -91,6 +91,12 @@ pub struct Check {
 /// What the load lived through.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadRecord {
+    /// The clients.
+    #[serde(default)]
+    pub clients: u32,
+    /// So many of them spoke through the zookeeper-client crate.
+    #[serde(default)]
+    pub foreign: u32,
     /// All operations.
     pub ops: u64,
     /// With a good answer.

@@ -39,8 +39,9 @@ pub(super) fn toml(plan: &Plan) -> String {
         quoted(&plan.data),
     ));
     line(format!(
-        "load = {{ clients = {}, rate = {}, mix = {}, session_timeout = {} }}",
+        "load = {{ clients = {}, via = {}, rate = {}, mix = {}, session_timeout = {} }}",
         plan.clients,
+        quoted(plan.via.word()),
         plan.rate,
         quoted(&plan.mix),
         time(plan.session_timeout_us),

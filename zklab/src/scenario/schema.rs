@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::condition::EVENTS;
 use super::expect::rule_key;
-use super::file::{FAULT_KINDS, KEYS, STEP_KEYS};
+use super::file::{FAULT_KINDS, KEYS, LOAD_KEYS, STEP_KEYS};
 use crate::observe::check::Rule;
+use crate::observe::load::Via;
 
 /// A scenario to begin with.
 pub const TEMPLATE: &str = include_str!("template.toml");
@@ -53,6 +54,11 @@ pub fn schema() -> Value {
     for rule in Rule::ALL {
         check[rule_key(rule)] = json!({ "type": "boolean" });
     }
+    let via = json!({
+        "enum": Via::words(),
+        "description": "whose client speaks: the lab's own, the zookeeper-client crate, or both (one in four the crate)",
+    });
+    let via = json!({ "anyOf": [via, { "type": "array", "items": via }] });
     let mut top = table(json!({
         "v": { "type": "integer" },
         "name": { "type": "string", "description": "what it is called in reports" },
@@ -60,7 +66,7 @@ pub fn schema() -> Value {
         "seeds": { "type": "integer", "description": "how many seeds a run takes" },
         "duration": time, "pace": time,
         "lab": table(json!({ "nodes": count, "observers": count, "tick": time, "net": { "type": "string" }, "data": words, "profile": words })),
-        "load": table(json!({ "clients": count, "rate": count, "mix": { "type": ["string", "object"] }, "session_timeout": time })),
+        "load": table(json!({ "clients": count, "via": via, "rate": count, "mix": { "type": ["string", "object"] }, "session_timeout": time })),
         "step": { "type": "array", "items": step },
         "fault": { "type": "array", "items": fault },
         "final": table(json!({ "heal": { "type": "string" }, "then": words })),
@@ -75,6 +81,9 @@ pub fn schema() -> Value {
             && STEP_KEYS
                 .iter()
                 .all(|key| { !top["properties"]["step"]["items"]["properties"][*key].is_null() })
+            && LOAD_KEYS
+                .iter()
+                .all(|key| !top["properties"]["load"]["properties"][*key].is_null())
     );
     top
 }
@@ -104,6 +113,7 @@ mod tests {
             keys(&top["step"]["items"]["properties"]),
             sorted(&STEP_KEYS)
         );
+        assert_eq!(keys(&top["load"]["properties"]), sorted(&LOAD_KEYS));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::file::Healing;
 use super::plan::{Anchor, Plan, Step};
+use crate::observe::load::Via;
 
 /// What can be made smaller, and how far it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +121,17 @@ fn nodes(shrunk: &mut Shrunk, attempt: &mut Attempt<'_>) -> Option<()> {
 
 /// Fewer clients, a lower rate, a shorter time: halves, as long as it goes.
 fn load(shrunk: &mut Shrunk, attempt: &mut Attempt<'_>) -> Option<()> {
+    // One kind of client is easier to follow than two.
+    let foreign = shrunk.plan.via.foreign(shrunk.plan.clients);
+    if (1..shrunk.plan.clients).contains(&foreign) {
+        for via in [Via::Own, Via::Crate] {
+            let mut simpler = shrunk.plan.clone();
+            simpler.via = via;
+            if attempt(shrunk, simpler)? {
+                break;
+            }
+        }
+    }
     let halves: [fn(&mut Plan); 3] = [
         |plan| plan.duration_us /= 2,
         |plan| plan.clients = (plan.clients / 2).max(1),

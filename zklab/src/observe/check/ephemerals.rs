@@ -6,6 +6,7 @@
 
 use zkd::ids::Zxid;
 
+use super::bounds::{NEVER, Span};
 use super::timeline::{Change, Timeline};
 use super::{Findings, Rule, op_index};
 use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
@@ -74,24 +75,30 @@ pub(super) fn check(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
 /// What one operation says of the life of sessions.
 fn signs(timeline: &Timeline<'_>, index: OpIndex, op: &Op, lives: &mut [Life]) {
     let own = op.session.0 as usize;
+    let span = timeline.bounds.span(timeline.history, index);
     match (op.kind, op.outcome) {
-        (Kind::Close, Outcome::Ok) => lives[own].gone(op.zxid, index, None),
+        (Kind::Close, Outcome::Ok) if span.to < NEVER => lives[own].gone(span.to, index, None),
         (Kind::Set | Kind::Create | Kind::Delete | Kind::Multi, Outcome::Ok | Outcome::Unknown) => {
             if let Some(zxid) = timeline.zxid_of(index) {
                 lives[own].alive(zxid, Some(index));
             }
             if let (Kind::Create, Outcome::Ok, Some(path)) = (op.kind, op.outcome, op.target()) {
-                missing(timeline, path, Zxid(op.zxid.0 - 1), index, lives);
+                let before = Zxid(op.zxid.0 - 1);
+                let before = Span {
+                    from: before,
+                    to: before,
+                };
+                missing(timeline, path, before, index, lives);
             }
         }
         (Kind::Get | Kind::Exists, Outcome::Ok) => {
             if let Some(owner) = op.owner {
-                lives[owner.0 as usize].alive(op.zxid, Some(index));
+                lives[owner.0 as usize].alive(span.from, Some(index));
             }
         }
         (Kind::Get | Kind::Exists, Outcome::Failed(-101)) => {
             if let Some(path) = op.path {
-                missing(timeline, path, op.zxid, index, lives);
+                missing(timeline, path, span, index, lives);
             }
         }
         _ => {}
@@ -99,17 +106,24 @@ fn signs(timeline: &Timeline<'_>, index: OpIndex, op: &Op, lives: &mut [Life]) {
 }
 
 /// If this was an ephemeral that nobody deleted, its session was over.
-fn missing(timeline: &Timeline<'_>, path: PathId, zxid: Zxid, by: OpIndex, lives: &mut [Life]) {
+fn missing(timeline: &Timeline<'_>, path: PathId, span: Span, by: OpIndex, lives: &mut [Life]) {
     let history = timeline.history;
     let is_there = timeline
-        .at(path, zxid)
-        .is_some_and(|last| last.change != Change::Gone);
-    let Some(birth) = timeline.birth(path, zxid).filter(|_| is_there) else {
+        .at(path, span.from)
+        .is_some_and(|last| last.change != Change::Gone)
+        && timeline
+            .within(path, span)
+            .all(|m| matches!(m.change, Change::Set(_)));
+    let Some(birth) = timeline
+        .birth(path, span.from)
+        .filter(|_| is_there && span.to < NEVER)
+    else {
         return;
     };
     let born = &history.ops[birth.op.at()];
-    if born.ephemeral && !timeline.may_be_deleted(path, history.ops[by.at()].t1) {
-        lives[born.session.0 as usize].gone(zxid, by, Some(birth.op));
+    let t1 = history.ops[by.at()].t1;
+    if born.ephemeral && !timeline.may_be_deleted(path, birth.zxid, span.to, t1) {
+        lives[born.session.0 as usize].gone(span.to, by, Some(birth.op));
     }
 }
 
@@ -123,7 +137,7 @@ fn owner(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findin
         return;
     };
     let Some(birth) = timeline
-        .birth(path, op.zxid)
+        .birth(path, op.zxid.max(op.mzxid))
         .filter(|birth| birth.zxid == op.czxid)
     else {
         return;

@@ -10,6 +10,9 @@ use crate::observe::history::{History, Op, Outcome};
 /// `op 8812  client 3  get /e/3-1 → ok, zxid 0x100000731, version 4, value of op 17  (1.204–1.206 s)`.
 pub(super) fn op(history: &History, op: &Op) -> String {
     let mut text = format!("op {}  client {}  ", op.id, op.client);
+    if history.own_clients.is_some_and(|own| op.client > own) {
+        text.push_str("(zookeeper-client)  ");
+    }
     let mut say = |arguments: std::fmt::Arguments<'_>| {
         let _ = text.write_fmt(arguments);
     };
@@ -47,7 +50,7 @@ pub(super) fn op(history: &History, op: &Op) -> String {
     if let Some(made) = op.made {
         say(format_args!(" {}", history.path_text(made)));
     }
-    if op.is_answered() {
+    if op.is_answered() && op.zxid > Zxid::ZERO {
         say(format_args!(", zxid {}", op.zxid));
     }
     if op.mzxid != Zxid::ZERO {

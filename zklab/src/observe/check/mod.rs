@@ -2,11 +2,14 @@
 //!
 //! Nothing here searches. Every answer of a ZooKeeper server carries the zxid of the state it was given from, so the
 //! order of everything is known, and each rule is a pass over sorted operations. Only the fate of operations that were
-//! never answered is open: a value that was seen later settles it, and otherwise both are allowed.
+//! never answered is open: a value that was seen later settles it, and otherwise both are allowed. Where a client hides
+//! the zxid of an answer, `bounds` says between which states it was given, and a rule is broken only if it is broken in
+//! each of them.
 //!
 //! A violation names its rule and the two or three operations that prove it; there is none without such a proof, so
 //! that a slow machine can never look like a bug.
 
+mod bounds;
 mod ephemerals;
 mod explain;
 mod real_time;
@@ -21,6 +24,7 @@ mod watches;
 
 use std::fmt;
 
+use self::bounds::Bounds;
 use self::timeline::Timeline;
 use super::history::{History, OpIndex, SessionIndex};
 
@@ -236,13 +240,14 @@ pub fn judge(history: &History, rules: &[Rule]) -> Verdict {
         notes: Vec::new(),
     };
     let sessions = Sessions::of(history);
-    let timeline = Timeline::of(history);
-    let answers = real_time::Answers::of(history);
+    let bounds = Bounds::of(history, &sessions);
+    let answers = real_time::Answers::of(history, &bounds);
+    let timeline = Timeline::of(history, &bounds, &answers);
     real_time::check(&timeline, &answers, &mut findings);
     state::check(&timeline, &mut findings);
-    session::check(&sessions, &mut findings);
+    session::check(&sessions, &timeline, &mut findings);
     session::moved(&timeline, &mut findings);
-    sync::check(&sessions, &answers, &mut findings);
+    sync::check(&sessions, &timeline, &answers, &mut findings);
     watches::check(&sessions, &timeline, &mut findings);
     ephemerals::check(&timeline, &mut findings);
     sequences::check(&timeline, &mut findings);

@@ -5,6 +5,7 @@
 
 use zkd::ids::Zxid;
 
+use super::bounds::Bounds;
 use super::timeline::Timeline;
 use super::{Findings, Rule, op_index};
 use crate::observe::history::{History, OpIndex};
@@ -19,14 +20,18 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn of(history: &History) -> Self {
+    pub(super) fn of(history: &History, bounds: &Bounds) -> Self {
         let collect = |wanted: &dyn Fn(&crate::observe::history::Op) -> bool| {
             let mut answers: Vec<(u64, Zxid, OpIndex)> = history
                 .ops
                 .iter()
                 .enumerate()
-                .filter(|(_, op)| op.is_answered() && op.zxid > Zxid::ZERO && wanted(op))
-                .map(|(index, op)| (op.t1, op.zxid, op_index(index)))
+                .filter(|(_, op)| op.is_answered() && wanted(op))
+                .map(|(index, op)| {
+                    let index = op_index(index);
+                    (op.t1, bounds.span(history, index).from, index)
+                })
+                .filter(|(_, zxid, _)| *zxid > Zxid::ZERO)
                 .collect();
             answers.sort_by_key(|(t1, ..)| *t1);
             let mut greatest = (Zxid::ZERO, OpIndex(0));
@@ -38,6 +43,7 @@ impl Answers {
         };
         let is_ordered = |op: &crate::observe::history::Op| {
             op.kind.is_write()
+                && op.zxid > Zxid::ZERO
                 && (op.outcome == crate::observe::history::Outcome::Ok || op.is_ordered_failure())
         };
         Self {

@@ -2,11 +2,12 @@
 
 use zkd::ids::Zxid;
 
+use super::bounds::is_hidden;
 use super::timeline::Timeline;
 use super::{Findings, Rule, Sessions, op_index};
 use crate::observe::history::{OpIndex, Outcome, PathId, SessionIndex};
 
-pub(super) fn check(sessions: &Sessions, findings: &mut Findings<'_>) {
+pub(super) fn check(sessions: &Sessions, timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
     let history = findings.history;
     let mut looks: Vec<(PathId, u32, Zxid, OpIndex)> = Vec::new();
     for (_, ops) in sessions.iter() {
@@ -27,19 +28,22 @@ pub(super) fn check(sessions: &Sessions, findings: &mut Findings<'_>) {
                 findings.broken(Rule::SessionFifo, what, &[before, index]);
             }
             previous = Some(index);
-            if op.zxid <= Zxid::ZERO {
-                continue;
-            }
-            if op.zxid < newest.0 {
+            let to = timeline.newest_of(index);
+            if to > Zxid::ZERO && to < newest.0 {
                 let what = || {
                     format!(
-                        "the session had seen {} and was then answered from {}",
-                        newest.0, op.zxid
+                        "the session had seen {} and was then answered from {to}{}",
+                        newest.0,
+                        if is_hidden(op) { " or before" } else { "" }
                     )
                 };
                 findings.broken(Rule::SessionFifo, what, &[newest.1, index]);
             }
-            newest = newest.max((op.zxid, index));
+            let from = if is_hidden(op) { op.mzxid } else { op.zxid };
+            newest = newest.max((from, index));
+            if is_hidden(op) {
+                continue;
+            }
             if op.kind.is_write() && (op.outcome == Outcome::Ok || op.is_ordered_failure()) {
                 if op.zxid <= last_write.0 {
                     let what = || {

@@ -6,6 +6,7 @@
 
 use zkd::ids::Zxid;
 
+use super::bounds::{NEVER, Span, is_hidden};
 use super::timeline::{Change, Mutation, Timeline, writes_to};
 use super::{Findings, Rule, op_index};
 use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
@@ -13,7 +14,10 @@ use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
 /// A znode as somebody saw it.
 struct Sight {
     path: PathId,
+    /// The state that showed it so.
     zxid: Zxid,
+    /// The oldest state that it can have been seen in; the same if the answer told it.
+    from: Zxid,
     czxid: Zxid,
     mzxid: Zxid,
     version: i32,
@@ -46,6 +50,7 @@ pub(super) fn check(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
         let sight = Sight {
             path: last.path,
             zxid: last.zxid,
+            from: last.zxid,
             czxid: last.czxid,
             mzxid: last.mzxid,
             version: last.version,
@@ -62,16 +67,30 @@ pub(super) fn check(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
 
 /// What one answer says of the state.
 fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findings<'_>) {
-    let Some(path) = op.path.filter(|_| op.zxid > Zxid::ZERO) else {
+    let Some(path) = op
+        .path
+        .filter(|_| op.zxid >= Zxid::ZERO && op.is_answered())
+    else {
         return;
     };
-    let before = Zxid(op.zxid.0 - 1);
+    let span = timeline.bounds.span(timeline.history, index);
+    // A write that was refused tells of the state before its own.
+    let before = if is_hidden(op) {
+        span
+    } else {
+        let zxid = Zxid(op.zxid.0 - 1);
+        Span {
+            from: zxid,
+            to: zxid,
+        }
+    };
     match (op.kind, op.outcome) {
         (Kind::Get | Kind::Exists, Outcome::Ok) => {
             findings.looked(Rule::Reads);
             let sight = Sight {
                 path,
-                zxid: op.zxid,
+                zxid: if is_hidden(op) { op.mzxid } else { op.zxid },
+                from: span.from,
                 czxid: op.czxid,
                 mzxid: op.mzxid,
                 version: op.version,
@@ -83,7 +102,7 @@ fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findi
         }
         (Kind::Get | Kind::Exists, Outcome::Failed(-101)) => {
             findings.looked(Rule::Reads);
-            missing(timeline, path, op.zxid, index, findings);
+            missing(timeline, path, span, index, findings);
         }
         (Kind::Set | Kind::Delete, Outcome::Failed(-101)) => {
             findings.looked(Rule::Reads);
@@ -112,19 +131,23 @@ fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findi
 fn refused_as_existing(
     timeline: &Timeline<'_>,
     path: PathId,
-    before: Zxid,
+    before: Span,
     index: OpIndex,
     findings: &mut Findings<'_>,
 ) {
     findings.looked(Rule::Reads);
-    if let Some(last) = timeline.at(path, before)
+    if let Some(last) = timeline.at(path, before.from)
         && last.change == Change::Gone
+        && !timeline
+            .within(path, before)
+            .any(|m| m.change == Change::Born)
         && !timeline.has_doubts(path)
     {
         let what = || {
             format!(
-                "a znode that was deleted at {} is said to exist at {before}",
-                last.zxid
+                "a znode that was deleted at {} is said to exist{}",
+                last.zxid,
+                at(before)
             )
         };
         let rule = rule_of(timeline, last, Rule::Reads);
@@ -136,18 +159,35 @@ fn refused_as_existing(
 fn refused_as_changed(
     timeline: &Timeline<'_>,
     path: PathId,
-    before: Zxid,
+    before: Span,
     index: OpIndex,
     expected: i32,
     findings: &mut Findings<'_>,
 ) {
     findings.looked(Rule::Reads);
-    if let Some(last) = timeline.at(path, before)
+    if let Some(last) = timeline.at(path, before.from)
         && version_after(last.change) == Some(expected)
+        && timeline.within(path, before).next().is_none()
         && !timeline.has_doubts(path)
     {
-        let what = || format!("version {expected} was refused at {before}, and it was the version");
+        let what = || {
+            format!(
+                "version {expected} was refused{}, and it was the version",
+                at(before)
+            )
+        };
         findings.broken(Rule::Reads, what, &[last.op, index]);
+    }
+}
+
+/// ` at 0x…`, if it is one state.
+fn at(span: Span) -> String {
+    if span.from == span.to {
+        format!(" at {}", span.from)
+    } else if span.to == NEVER {
+        format!(", at {} or later", span.from)
+    } else {
+        format!(", between {} and {}", span.from, span.to)
     }
 }
 
@@ -188,6 +228,13 @@ fn seen(timeline: &Timeline<'_>, sight: &Sight, findings: &mut Findings<'_>) {
             sight.zxid, sight.mzxid
         );
         return broken(otherwise, what, None);
+    }
+    if let Some(delete) = timeline.surely_deleted(sight.path, sight.czxid, sight.from) {
+        let what = format!(
+            "{path} was made at {}, deleted later, and is still there at {}",
+            sight.czxid, sight.from
+        );
+        return broken(otherwise, what, Some(delete));
     }
     if let Some(last) = timeline.at(sight.path, sight.zxid) {
         let rule = rule_of(timeline, last, otherwise);
@@ -291,29 +338,37 @@ fn unacknowledged(
 fn missing(
     timeline: &Timeline<'_>,
     path: PathId,
-    zxid: Zxid,
+    span: Span,
     by: OpIndex,
     findings: &mut Findings<'_>,
 ) {
     let history = timeline.history;
     let Some(last) = timeline
-        .at(path, zxid)
+        .at(path, span.from)
         .filter(|last| last.change != Change::Gone)
     else {
         return;
     };
+    if timeline
+        .within(path, span)
+        .any(|m| m.change == Change::Gone)
+    {
+        return;
+    }
     let is_ephemeral = timeline
-        .birth(path, zxid)
+        .birth(path, span.from)
         .is_some_and(|birth| history.ops[birth.op.at()].ephemeral);
     // When an ephemeral went is judged with its session.
-    if is_ephemeral || timeline.may_be_deleted(path, history.ops[by.at()].t1) {
+    let t1 = history.ops[by.at()].t1;
+    if is_ephemeral || timeline.may_be_deleted(path, last.zxid, span.to, t1) {
         return;
     }
     let what = || {
         let path = history.path_text(path);
         format!(
-            "{path} was written at {}, never deleted, and is not there at {zxid}",
-            last.zxid
+            "{path} was written at {}, never deleted, and is not there{}",
+            last.zxid,
+            at(span)
         )
     };
     findings.broken(rule_of(timeline, last, Rule::Reads), what, &[last.op, by]);
@@ -326,7 +381,8 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
     let doubts = i32::try_from(timeline.doubts_of(mutations[0].path).count()).unwrap_or(i32::MAX);
     let is_sure = doubts == 0;
     // Deleted and made again without anybody knowing, it begins again at version 0.
-    let may_begin_again = timeline.may_be_deleted(mutations[0].path, u64::MAX);
+    let may_begin_again =
+        !is_sure && timeline.may_be_deleted(mutations[0].path, Zxid::ZERO, NEVER, u64::MAX);
     let mut previous: Option<&Mutation> = None;
     let mut version = None;
     for mutation in mutations {
@@ -350,7 +406,9 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
                 let was_ephemeral = timeline
                     .birth(mutation.path, Zxid(mutation.zxid.0 - 1))
                     .is_some_and(|birth| history.ops[birth.op.at()].ephemeral);
-                if is_sure && previous.is_some() && !gone && !was_ephemeral {
+                let since = previous.map_or(mutation.zxid, |previous| previous.zxid);
+                let was_deleted = timeline.was_deleted_between(mutation.path, since, mutation.zxid);
+                if is_sure && previous.is_some() && !gone && !was_ephemeral && !was_deleted {
                     broken(format!(
                         "{name} was made at {} while it was there",
                         mutation.zxid
@@ -413,7 +471,7 @@ fn all_told(timeline: &Timeline<'_>, end: Zxid, findings: &mut Findings<'_>) {
         if found[path.0 as usize]
             || is_ephemeral
             || !is_inside
-            || timeline.may_be_deleted(path, u64::MAX)
+            || timeline.may_be_deleted(path, last.zxid, end, u64::MAX)
         {
             continue;
         }

@@ -7,10 +7,16 @@
 use zkd::ids::Zxid;
 
 use super::real_time::Answers;
+use super::timeline::Timeline;
 use super::{Findings, Rule, Sessions};
 use crate::observe::history::{Kind, OpIndex, Outcome};
 
-pub(super) fn check(sessions: &Sessions, answers: &Answers, findings: &mut Findings<'_>) {
+pub(super) fn check(
+    sessions: &Sessions,
+    timeline: &Timeline<'_>,
+    answers: &Answers,
+    findings: &mut Findings<'_>,
+) {
     let history = findings.history;
     let mut stale = 0_u64;
     for (_, ops) in sessions.iter() {
@@ -27,21 +33,24 @@ pub(super) fn check(sessions: &Sessions, answers: &Answers, findings: &mut Findi
                 continue;
             }
             let Some((zxid, write, sync)) =
-                owed.filter(|_| op.kind.is_read() && op.zxid > Zxid::ZERO)
+                owed.filter(|_| op.kind.is_read() && op.zxid >= Zxid::ZERO)
             else {
                 continue;
             };
             findings.looked(Rule::Sync);
-            if op.zxid >= zxid {
-                owed = None;
-            } else if op.zxid.epoch() < zxid.epoch() {
+            let newest = timeline.newest_of(index);
+            if newest >= zxid {
+                // It may be as fresh as it has to be; if nobody told its state, the next may still not be.
+                if timeline.bounds.span(history, index).from >= zxid {
+                    owed = None;
+                }
+            } else if newest.epoch() < zxid.epoch() {
                 stale += 1;
                 owed = None;
             } else {
                 let what = || {
                     format!(
-                        "a read after a sync was answered from {}, older than the write at {zxid} that was acknowledged before the sync",
-                        op.zxid
+                        "a read after a sync was answered from {newest} or before, older than the write at {zxid} that was acknowledged before the sync"
                     )
                 };
                 findings.broken(Rule::Sync, what, &[write, sync, index]);

@@ -430,6 +430,157 @@ fn a_multi_is_whole_or_nothing() {
     assert_eq!(with(Outcome::Failed(-103), (2, 0, 2)), [Rule::Multi]);
 }
 
+/// Client 5 goes through the crate: what it is told has no zxid but in a Stat.
+fn hidden(mut line: OpLine<'static>) -> OpLine<'static> {
+    (line.client, line.session) = (5, SessionId(5));
+    line.zxid = Zxid::ZERO;
+    line
+}
+
+/// A read through the crate.
+fn hidden_get(id: u32, times: (u64, u64), mzxid: i64, version: i32, value: u32) -> OpLine<'static> {
+    let get = op(id, 5, times, Kind::Get, "/r", 0);
+    hidden(shows(get, 1, mzxid, version, value))
+}
+
+#[test]
+fn reads_through_the_crate_are_judged_by_what_they_show() {
+    let with = |more: Vec<OpLine<'static>>| {
+        let mut lines = register();
+        lines.extend(more);
+        broken(&ops(lines))
+    };
+    let old = hidden_get(6, (81, 83), 2, 1, 2);
+    let new = hidden_get(7, (84, 86), 3, 2, 3);
+    assert_eq!(with(vec![old.clone(), new.clone()]), [], "it may be behind");
+    let wrong = hidden_get(6, (81, 83), 3, 2, 2);
+    assert_eq!(with(vec![wrong]), [Rule::Reads], "another value");
+    let unwritten = hidden_get(6, (81, 83), 4, 3, 77);
+    assert_eq!(with(vec![unwritten]), [], "nobody knows before the end");
+    let (mut first, mut second) = (new.clone(), old.clone());
+    (first.id, first.pos, second.id, second.pos) = (6, 6, 7, 7);
+    assert_eq!(with(vec![first, second]), [Rule::SessionFifo], "back");
+    // Its own write at 4 stands in another znode, and the register was written at 3.
+    let mut own = op(6, 5, (81, 82), Kind::Create, "/x", 4);
+    own.mzxid = Zxid(4);
+    let mut late = old.clone();
+    (late.id, late.pos, late.xid) = (7, 7, 7);
+    assert_eq!(with(vec![own.clone(), late.clone()]), [Rule::SessionFifo]);
+    // Behind a sync it has to show what was acknowledged before.
+    let sync = hidden(op(6, 5, (81, 83), Kind::Sync, "/", 0));
+    assert_eq!(with(vec![sync.clone(), late]), [Rule::Sync]);
+    assert_eq!(with(vec![sync, new]), []);
+    let gone = |own_write_at: i64| {
+        let mut own = own.clone();
+        (own.zxid, own.mzxid) = (Zxid(own_write_at), Zxid(own_write_at));
+        let get = hidden(op(7, 5, (83, 84), Kind::Get, "/r", 0));
+        with(vec![own, ended(get, Outcome::Failed(-101))])
+    };
+    assert_eq!(gone(4), [Rule::Reads], "it was never deleted");
+    let refused = hidden(op(7, 5, (83, 84), Kind::Set, "/r", 0));
+    let mut refused = ended(refused, Outcome::Failed(-103));
+    refused.expected = 2;
+    assert_eq!(
+        with(vec![own.clone(), refused.clone()]),
+        [Rule::Reads],
+        "it was version 2"
+    );
+    refused.expected = 1;
+    assert_eq!(with(vec![own, refused]), []);
+}
+
+#[test]
+fn a_delete_through_the_crate_happens_somewhere_and_stays() {
+    // Made at 4, deleted through the crate between 4 and 6, made again at 8.
+    let with = |more: Vec<OpLine<'static>>| {
+        let mut lines = register();
+        lines.push(op(6, 1, (81, 82), Kind::Create, "/n", 4));
+        lines.push(hidden(op(7, 5, (85, 86), Kind::Delete, "/n", 0)));
+        lines.push(op(8, 1, (87, 88), Kind::Create, "/x", 7));
+        lines.extend(more);
+        broken(&ops(lines))
+    };
+    let seen = |id, zxid| shows(op(id, 2, (90, 95), Kind::Get, "/n", zxid), 4, 4, 0, 6);
+    let gone = |id, zxid| {
+        ended(
+            op(id, 2, (90, 95), Kind::Get, "/n", zxid),
+            Outcome::Failed(-101),
+        )
+    };
+    assert_eq!(with(vec![seen(9, 5)]), [], "not yet");
+    assert_eq!(with(vec![gone(9, 5)]), [], "already");
+    assert_eq!(
+        with(vec![seen(9, 7)]),
+        [Rule::Reads],
+        "it was sent before 7 was"
+    );
+    assert_eq!(
+        with(vec![gone(9, 4)]),
+        [Rule::Reads],
+        "it was sent after 4 had been read"
+    );
+    let again = op(9, 1, (90, 92), Kind::Create, "/n", 8);
+    assert_eq!(with(vec![again.clone()]), []);
+    let twice = op(10, 1, (93, 95), Kind::Create, "/n", 9);
+    assert_eq!(
+        with(vec![again, twice]),
+        [Rule::AckedWrites],
+        "one delete, two creates"
+    );
+}
+
+#[test]
+fn watches_through_the_crate_fire_before_what_they_tell_of_is_seen() {
+    let with = |is_there: bool, event: Option<(u32, Happened, i64)>| {
+        let mut lines = register();
+        lines.push(op(6, 1, (81, 82), Kind::Create, "/x", 4));
+        let (mut read, mut later);
+        if is_there {
+            read = hidden_get(7, (31, 35), 1, 0, 1);
+            later = hidden_get(8, (83, 84), 3, 2, 3);
+        } else {
+            let exists = hidden(op(7, 5, (31, 35), Kind::Exists, "/x", 0));
+            read = ended(exists, Outcome::Failed(-101));
+            later = hidden(shows(op(8, 5, (83, 84), Kind::Get, "/x", 0), 4, 4, 0, 6));
+        }
+        (read.watch, read.pos, later.pos) = (true, 1, 3);
+        lines.extend([read, later]);
+        let mut lines: Vec<Line<'static>> = lines.into_iter().map(Line::Op).collect();
+        lines.extend(event.map(|(pos, what, zxid)| {
+            Line::Event(EventLine {
+                client: 5,
+                session: SessionId(5),
+                conn: 1,
+                pos,
+                at: 82,
+                what,
+                path: if is_there { "/r" } else { "/x" },
+                zxid: Zxid(zxid),
+            })
+        }));
+        broken(&history(&lines))
+    };
+    assert_eq!(with(true, Some((2, Happened::Changed, 2))), []);
+    assert_eq!(
+        with(true, Some((2, Happened::Changed, -1))),
+        [],
+        "caught up"
+    );
+    assert_eq!(with(true, None), [Rule::Watches], "lost");
+    assert_eq!(
+        with(true, Some((4, Happened::Changed, 2))),
+        [Rule::Watches],
+        "late"
+    );
+    assert_eq!(
+        with(true, Some((2, Happened::Changed, 3))),
+        [Rule::Watches],
+        "not the first"
+    );
+    assert_eq!(with(false, Some((2, Happened::Created, 4))), []);
+    assert_eq!(with(false, None), [Rule::Watches], "lost");
+}
+
 /// A znode of the model.
 #[derive(Clone, Copy, Debug)]
 struct Node {
@@ -467,6 +618,8 @@ struct Model {
     history: History,
 }
 
+/// The number of the client that goes through the crate.
+const FOREIGN: usize = 2;
 const REGISTERS: [&str; 3] = ["/r/0", "/r/1", "/r/2"];
 const PAIR: [&str; 2] = ["/m/a", "/m/b"];
 const EPHEMERALS: [&str; 3] = ["/e/0", "/e/1", "/e/2"];
@@ -542,6 +695,8 @@ impl Model {
     }
 
     /// The answer goes out from the state `zxid`; whatever the client watched and that state shows goes before it.
+    ///
+    /// The last client goes through the crate, which hides the state where no Stat tells it.
     fn answer(&mut self, who: usize, mut line: OpLine<'_>, zxid: i64) {
         self.fire(who, zxid);
         self.now += 1 + self.prng.below(5);
@@ -552,7 +707,10 @@ impl Model {
         let server = &mut self.servers[client.server];
         *server = zxid.max(*server);
         line.pos = client.pos;
-        line.zxid = Zxid(zxid);
+        let is_told = who < FOREIGN
+            || line.outcome == Outcome::Ok
+                && matches!(line.kind, Kind::Set | Kind::Create | Kind::Multi);
+        line.zxid = if is_told { Zxid(zxid) } else { Zxid::ZERO };
         line.t1 = self.now;
         self.history.push(&Line::Op(line)).unwrap();
     }
@@ -575,20 +733,8 @@ impl Model {
             })
             .collect();
         for (path, at, what) in due {
-            let client = &mut self.clients[who];
-            client.watches.remove(path);
-            client.pos += 1;
-            let event = EventLine {
-                client: u32::try_from(who).unwrap(),
-                session: SessionId(client.session),
-                conn: client.conn,
-                pos: client.pos,
-                at: self.now,
-                what,
-                path,
-                zxid: Zxid(at),
-            };
-            self.history.push(&Line::Event(event)).unwrap();
+            self.clients[who].watches.remove(path);
+            self.event(who, path, what, at);
         }
     }
 
@@ -610,12 +756,55 @@ impl Model {
     fn reconnect(&mut self, who: usize) {
         let server = self.prng.below(3) as usize;
         let client = &mut self.clients[who];
-        client.conn += 1;
-        client.pos = 0;
-        client.watches.clear();
+        if who != FOREIGN {
+            client.conn += 1;
+            client.pos = 0;
+            client.watches.clear();
+        }
         client.server = server;
         client.idle_since = self.now;
         self.servers[server] = self.servers[server].max(client.seen);
+        if who == FOREIGN {
+            self.catch_up(who);
+        }
+    }
+
+    /// The crate leaves its watches again and says what it has seen: the server tells what was missed.
+    fn catch_up(&mut self, who: usize) {
+        let (seen, state) = (
+            self.clients[who].seen,
+            self.servers[self.clients[who].server],
+        );
+        let watches = std::mem::take(&mut self.clients[who].watches);
+        for (path, from) in watches {
+            let now = self.at(path, state);
+            let what = match (self.at(path, from), now) {
+                (Some(_), None) => Some(Happened::Deleted),
+                (Some(_), Some(node)) if node.mzxid > seen => Some(Happened::Changed),
+                (None, Some(_)) => Some(Happened::Created),
+                _ => None,
+            };
+            match what {
+                Some(what) => self.event(who, path, what, -1),
+                None => drop(self.clients[who].watches.insert(path, state)),
+            }
+        }
+    }
+
+    fn event(&mut self, who: usize, path: &str, what: Happened, zxid: i64) {
+        let client = &mut self.clients[who];
+        client.pos += 1;
+        let event = EventLine {
+            client: u32::try_from(who).unwrap(),
+            session: SessionId(client.session),
+            conn: client.conn,
+            pos: client.pos,
+            at: self.now,
+            what,
+            path,
+            zxid: Zxid(zxid),
+        };
+        self.history.push(&Line::Event(event)).unwrap();
     }
 
     fn create(&mut self, who: usize, path: &'static str, ephemeral: bool) {
@@ -834,6 +1023,7 @@ impl Model {
         }
         let session = self.next_session();
         self.clients[who].seen = 0;
+        self.clients[who].watches.clear();
         self.clients[who].session = session;
         self.reconnect(who);
         // The answer to the new session came from a server that has it.
@@ -921,7 +1111,9 @@ fn plant(history: &mut History, prng: &mut Prng, which: u64) -> Option<Vec<Rule>
     match which {
         0 => {
             let a = pick(history, prng, |op| op.kind == Kind::Set && is_ok(op))?;
-            let b = pick(history, prng, |op| op.kind.is_write() && is_ok(op))?;
+            let b = pick(history, prng, |op| {
+                op.kind.is_write() && is_ok(op) && op.zxid > Zxid::ZERO
+            })?;
             if a == b {
                 return None;
             }
@@ -957,7 +1149,9 @@ fn plant(history: &mut History, prng: &mut Prng, which: u64) -> Option<Vec<Rule>
             Some(vec![Rule::AckedWrites])
         }
         5 => {
-            let read = pick(history, prng, |op| op.kind.is_read() && op.owner.is_some())?;
+            let read = pick(history, prng, |op| {
+                op.kind.is_read() && op.owner.is_some() && op.zxid > Zxid::ZERO
+            })?;
             let (owner, zxid) = (history.ops[read].owner, history.ops[read].zxid);
             let close = pick(history, prng, |op| {
                 op.kind == Kind::Close && Some(op.session) == owner
@@ -975,7 +1169,9 @@ fn plant(history: &mut History, prng: &mut Prng, which: u64) -> Option<Vec<Rule>
             Some(vec![Rule::Sequences])
         }
         _ => {
-            let read = pick(history, prng, |op| op.kind.is_read() && op.pos > 1)?;
+            let read = pick(history, prng, |op| {
+                op.kind.is_read() && op.pos > 1 && op.client as usize != FOREIGN
+            })?;
             let op = history.ops[read];
             let older = history.ops[..read]
                 .iter()

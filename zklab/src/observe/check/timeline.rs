@@ -2,13 +2,16 @@
 //!
 //! Acknowledged writes are known. An operation that was never answered is known to have happened if somebody saw its
 //! value: the Stat beside the value says at which zxid. A closed session has deleted its ephemerals. Whatever else may
-//! have happened is in `doubts`.
+//! have happened is in `doubts`. A delete whose zxid nobody told has happened, somewhere between two states: it is in
+//! `deletes`.
 
 use std::collections::HashMap;
 
 use zkd::ids::Zxid;
 
+use super::bounds::{Bounds, Span};
 use super::op_index;
+use super::real_time::Answers;
 use crate::observe::history::{History, Kind, Op, OpIndex, Outcome, PathId};
 
 /// What a change did.
@@ -35,6 +38,7 @@ pub(super) struct Mutation {
 #[derive(Debug)]
 pub(super) struct Timeline<'h> {
     pub(super) history: &'h History,
+    pub(super) bounds: &'h Bounds,
     /// By path, then zxid.
     mutations: Vec<Mutation>,
     /// For each mutation the place of the create that it rests on.
@@ -47,6 +51,8 @@ pub(super) struct Timeline<'h> {
     pub(super) doubled: Vec<(OpIndex, Zxid)>,
     /// Operations that may have changed this znode: never answered and left no trace.
     doubts: HashMap<PathId, Vec<OpIndex>>,
+    /// Acknowledged deletes of which only the bounds are known.
+    deletes: HashMap<PathId, Deletes>,
     /// Operations by id.
     by_id: Vec<u32>,
     /// The acknowledged end of each session.
@@ -56,21 +62,71 @@ pub(super) struct Timeline<'h> {
 /// No operation has this id.
 const NOBODY: u32 = u32::MAX;
 
+/// Deletes of one znode, each of which happened somewhere between two states.
+#[derive(Debug, Default)]
+struct Deletes {
+    /// By `from`, the state before each; with the greatest `to` so far.
+    by_from: Vec<(Zxid, Zxid)>,
+    /// By `to`, the state behind each; with the greatest `from` so far, and whose it is.
+    by_to: Vec<(Zxid, Zxid, OpIndex)>,
+}
+
+impl Deletes {
+    fn add(&mut self, op: OpIndex, span: Span) {
+        self.by_from.push((span.from, span.to));
+        self.by_to.push((span.to, span.from, op));
+    }
+
+    fn sort(&mut self) {
+        self.by_from.sort_unstable();
+        let mut greatest = Zxid::ZERO;
+        for (_, to) in &mut self.by_from {
+            greatest = greatest.max(*to);
+            *to = greatest;
+        }
+        self.by_to.sort_unstable();
+        let mut greatest = (Zxid::ZERO, OpIndex(0));
+        for (_, from, op) in &mut self.by_to {
+            greatest = greatest.max((*from, *op));
+            (*from, *op) = greatest;
+        }
+    }
+
+    /// May one have happened behind one state and not behind another?
+    fn between(&self, after: Zxid, until: Zxid) -> bool {
+        let count = self.by_from.partition_point(|(from, _)| *from < until);
+        self.by_from[..count]
+            .last()
+            .is_some_and(|(_, to)| *to > after)
+    }
+
+    /// One that must have happened between these.
+    fn surely_between(&self, born: Zxid, seen: Zxid) -> Option<OpIndex> {
+        let count = self.by_to.partition_point(|(to, ..)| *to <= seen);
+        let (_, _, op) = self.by_to[..count]
+            .last()
+            .filter(|(_, from, _)| *from >= born)?;
+        Some(*op)
+    }
+}
+
 impl<'h> Timeline<'h> {
-    pub(super) fn of(history: &'h History) -> Self {
+    pub(super) fn of(history: &'h History, bounds: &'h Bounds, answers: &Answers) -> Self {
         let mut timeline = Self {
             history,
+            bounds,
             mutations: Vec::with_capacity(history.ops.len()),
             births: Vec::new(),
             starts: Vec::new(),
             settled: HashMap::new(),
             doubled: Vec::new(),
             doubts: HashMap::new(),
+            deletes: HashMap::new(),
             by_id: by_id(history),
             closes: vec![None; history.sessions.len()],
         };
         timeline.settle();
-        timeline.collect();
+        timeline.collect(answers);
         timeline.sort();
         if timeline.bury_ephemerals() {
             timeline.sort();
@@ -106,10 +162,10 @@ impl<'h> Timeline<'h> {
         }
     }
 
-    fn collect(&mut self) {
+    fn collect(&mut self, answers: &Answers) {
         for (index, op) in self.history.ops.iter().enumerate() {
             let index = op_index(index);
-            if op.outcome == Outcome::Ok && op.kind == Kind::Close {
+            if op.outcome == Outcome::Ok && op.kind == Kind::Close && op.zxid > Zxid::ZERO {
                 self.closes[op.session.0 as usize] = Some(index);
             }
             if !op.kind.is_write() || matches!(op.outcome, Outcome::Failed(_)) {
@@ -117,8 +173,23 @@ impl<'h> Timeline<'h> {
             }
             match self.zxid_of(index) {
                 Some(zxid) => self.add(op, index, zxid),
+                None if op.outcome == Outcome::Ok => self.add_delete(op, index, answers),
                 None => self.doubt(op, index),
             }
+        }
+        for deletes in self.deletes.values_mut() {
+            deletes.sort();
+        }
+    }
+
+    /// A write without a zxid: only deletes (and closes, which have no znode) are told of in this way.
+    fn add_delete(&mut self, op: &Op, index: OpIndex, answers: &Answers) {
+        if let Some(path) = op.path.filter(|_| op.kind == Kind::Delete) {
+            let mut span = self.bounds.span(self.history, index);
+            // What anybody had read before it was sent is older.
+            let read = answers.before(op.t0).map_or(Zxid::ZERO, |(zxid, _)| zxid);
+            span.from = span.from.max(read);
+            self.deletes.entry(path).or_default().add(index, span);
         }
     }
 
@@ -186,15 +257,17 @@ impl<'h> Timeline<'h> {
         for pair in 0..self.mutations.len() {
             let born = self.mutations[pair];
             let op = &self.history.ops[born.op.at()];
-            // If it may have been deleted before, nobody can say that it went with its session.
-            let is_sure = !self.may_be_deleted(born.path, u64::MAX);
-            if born.change != Change::Born || !op.ephemeral || !is_sure {
+            if born.change != Change::Born || !op.ephemeral {
                 continue;
             }
             let Some(close) = self.closes[op.session.0 as usize] else {
                 continue;
             };
             let zxid = self.history.ops[close.at()].zxid;
+            // If it may have been deleted before, nobody can say that it went with its session.
+            if self.may_be_deleted(born.path, born.zxid, zxid, u64::MAX) {
+                continue;
+            }
             let deleted = self
                 .of_path(born.path)
                 .iter()
@@ -255,13 +328,31 @@ impl<'h> Timeline<'h> {
         mutations.get(mutations.partition_point(|m| m.zxid <= zxid))
     }
 
+    /// The known changes behind the first state of a span, up to its last.
+    pub(super) fn within(&self, path: PathId, span: Span) -> impl Iterator<Item = &Mutation> {
+        let mutations = self.of_path(path);
+        let from = mutations.partition_point(|m| m.zxid <= span.from);
+        mutations[from..]
+            .iter()
+            .take_while(move |m| m.zxid <= span.to)
+    }
+
     /// May something unknown have happened to this znode?
     pub(super) fn has_doubts(&self, path: PathId) -> bool {
         self.doubts.contains_key(&path)
     }
 
-    /// May it have been deleted by `until` without anybody knowing?
-    pub(super) fn may_be_deleted(&self, path: PathId, until: u64) -> bool {
+    /// May it have been deleted between two states, and by `until`, without anybody knowing just when?
+    pub(super) fn may_be_deleted(
+        &self,
+        path: PathId,
+        after: Zxid,
+        state: Zxid,
+        until: u64,
+    ) -> bool {
+        if self.was_deleted_between(path, after, state) {
+            return true;
+        }
         self.doubts_of(path).any(|index| {
             let op = &self.history.ops[index.at()];
             let deletes = op.kind == Kind::Delete
@@ -272,6 +363,28 @@ impl<'h> Timeline<'h> {
                     .any(|part| part.path == path && part.kind == Kind::Delete);
             deletes && op.t0 <= until
         })
+    }
+
+    /// May a delete that has happened at a state that nobody told have happened between these?
+    pub(super) fn was_deleted_between(&self, path: PathId, after: Zxid, until: Zxid) -> bool {
+        let deletes = self.deletes.get(&path);
+        deletes.is_some_and(|deletes| deletes.between(after, until))
+    }
+
+    /// A delete that must have happened after a znode of this age was made and before it was seen.
+    pub(super) fn surely_deleted(&self, path: PathId, born: Zxid, seen: Zxid) -> Option<OpIndex> {
+        self.deletes.get(&path)?.surely_between(born, seen)
+    }
+
+    /// The newest state that shows a znode as this answer does.
+    pub(super) fn newest_of(&self, index: OpIndex) -> Zxid {
+        let op = &self.history.ops[index.at()];
+        let to = self.bounds.span(self.history, index).to;
+        if op.zxid > Zxid::ZERO || !op.kind.is_read() || op.outcome != Outcome::Ok {
+            return to;
+        }
+        let next = op.path.and_then(|path| self.after(path, op.mzxid));
+        next.map_or(to, |next| to.min(Zxid(next.zxid.0 - 1)))
     }
 
     /// The create behind the znode that is there at this state, if it is known.
@@ -292,7 +405,10 @@ impl<'h> Timeline<'h> {
         let op = &self.history.ops[index.at()];
         match op.outcome {
             Outcome::Ok => Some(op.zxid).filter(|zxid| *zxid > Zxid::ZERO),
-            Outcome::Failed(_) => op.is_ordered_failure().then_some(op.zxid),
+            Outcome::Failed(_) => {
+                let is_ordered = op.is_ordered_failure() && op.zxid > Zxid::ZERO;
+                is_ordered.then_some(op.zxid)
+            }
             Outcome::Unknown => self.settled.get(&index).map(|(zxid, _)| *zxid),
         }
     }

@@ -7,6 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use zkd::ids::Zxid;
 
+use super::bounds::{NEVER, is_hidden};
 use super::timeline::{Change, Mutation, Timeline};
 use super::{Findings, Rule, Sessions};
 use crate::observe::history::{Event, Happened, Kind, Op, OpIndex, Outcome, PathId};
@@ -86,11 +87,26 @@ fn leaves_watch(op: &Op) -> bool {
         }
 }
 
+/// The state from which a watch tells of the first change.
+///
+/// Between the state of a znode that was read and the one it was read in there is no change, so where nobody told the
+/// latter the former does. A znode that was not there says nothing of the kind: it may have come and gone while the
+/// client had no connection, and the crate's new watch would rightly not tell.
+fn left_at(timeline: &Timeline<'_>, read: OpIndex) -> Zxid {
+    let op = &timeline.history.ops[read.at()];
+    match op.outcome {
+        _ if !is_hidden(op) => op.zxid,
+        Outcome::Ok => op.mzxid,
+        _ => NEVER,
+    }
+}
+
 impl Armed {
     fn answered(&mut self, timeline: &Timeline<'_>, index: OpIndex, findings: &mut Findings<'_>) {
         let op = &timeline.history.ops[index.at()];
+        let seen = timeline.bounds.span(timeline.history, index).from;
         while let Some(Reverse((zxid, path, read))) = self.due.peek().copied() {
-            if zxid > op.zxid {
+            if zxid > seen {
                 break;
             }
             self.due.pop();
@@ -103,11 +119,23 @@ impl Armed {
             let what = || {
                 let path = timeline.history.path_text(path);
                 format!(
-                    "an answer of {} came before the event for the change of {path} at {zxid}",
-                    op.zxid
+                    "an answer of {seen} came before the event for the change of {path} at {zxid}"
                 )
             };
             findings.broken(Rule::Watches, what, &witness);
+        }
+        if let Some(path) = op
+            .path
+            .filter(|_| op.kind.is_read() && op.outcome == Outcome::Ok)
+            && let Some(read) = self.by_path.get(&path).copied()
+            && left_at(timeline, read) == NEVER
+        {
+            self.by_path.remove(&path);
+            let what = || {
+                let path = timeline.history.path_text(path);
+                format!("{path} was there before the event of its creation")
+            };
+            findings.broken(Rule::Watches, what, &[read, index]);
         }
         if let Some(path) = op.path.filter(|_| leaves_watch(op)) {
             findings.looked(Rule::Watches);
@@ -115,7 +143,7 @@ impl Armed {
                 return;
             }
             self.by_path.insert(path, index);
-            if let Some(next) = timeline.after(path, op.zxid) {
+            if let Some(next) = timeline.after(path, left_at(timeline, index)) {
                 self.due.push(Reverse((next.zxid, path, index)));
             }
         }
@@ -138,7 +166,10 @@ impl Armed {
             // Apache ZooKeeper before 3.9 does not tell the zxid.
             return;
         }
-        let from = history.ops[read.at()].zxid;
+        let from = left_at(timeline, read);
+        if from == NEVER {
+            return;
+        }
         if event.zxid <= from {
             let what = || {
                 format!(

@@ -3,7 +3,7 @@
 //! The file is append-only, one JSON object a line, and never says what it does not know. Version 1:
 //!
 //! ```text
-//! {"k":"history","v":1,"lab":"default","seed":"0x7","start_us":100,"root":"/load-0000000000", …}    once, first
+//! {"k":"history","v":1,"lab":"default","seed":"0x7","start_us":100,"root":"/load-0000000000","own":6, …}  first
 //! {"k":"open","c":1,"s":"0x100…","conn":1,"at":120,"node":"127.0.1.2:2181"}     a session got a connection
 //! {"k":"op","id":9,"c":1,"s":"0x100…","conn":1,"xid":3,"op":"set","path":"/r/1","exp":4,"val":9,
 //!  "t0":130,"t1":145,"pos":2,"out":"ok","z":"0x100000012","ver":5,"cz":"0x…","mz":"0x…"}
@@ -17,7 +17,9 @@
 //! Times are microseconds of the system's monotonic clock: `t0` before the request was handed to the kernel,
 //! `t1` after the whole answer was read. `pos` counts the frames that a connection received, so that answers and
 //! watch events of one connection have one order. `out` is `ok`, `failed` (with the server's `code`) or `unknown`
-//! (the connection ended first; no `pos`, no `t1`). `z` is the zxid in the header of the answer. `val` names a
+//! (the connection ended first; no `pos`, no `t1`). `z` is the zxid in the header of the answer. Clients above `own`
+//! go through the zookeeper-client crate, which hides headers: they have `z` only where a Stat told it, `pos` says
+//! what could be had when, and all connections of a session are one. `val` names a
 //! value by the `id` of the operation that wrote it, for reads the value read; 0 is none of ours. `exp` is the
 //! version that was demanded, `ver`, `cz`, `mz`, `owner` are of the Stat that came back. `made` is the path of a
 //! sequential znode; `eph`, `seq`, `watch` say what was asked for. The operations of a multi are `parts`. Ids
@@ -288,6 +290,8 @@ pub struct History {
     pub lab: String,
     /// Everything happened below this znode.
     pub root: String,
+    /// Clients of a higher number went through the zookeeper-client crate.
+    pub own_clients: Option<u32>,
     /// All paths.
     pub paths: Vec<Box<str>>,
     /// All sessions.
@@ -359,6 +363,8 @@ impl History {
             self.start_us = header["start_us"].as_u64().unwrap_or_default();
             self.lab = text("lab");
             self.root = text("root");
+            let own = header["own"].as_u64();
+            self.own_clients = own.and_then(|own| u32::try_from(own).ok());
             return Ok(());
         }
         match Line::decode(line)? {

@@ -39,6 +39,8 @@ pub(super) struct Ask {
 /// What an answer says besides its header.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
+    /// The zxid of a write, where no header tells it.
+    pub(super) zxid: Zxid,
     pub(super) stat: Option<Stat>,
     pub(super) made: Option<String>,
     pub(super) value: u32,

@@ -1,9 +1,9 @@
-//! One client: a session with a few requests on their way at any time, as an application's client would have it.
+//! A client of the lab's own: a session with a few requests on their way at any time, as an application's would have it.
 //!
-//! It is the lab's own and not the independent client crate, because the checkers need what that crate hides: the zxid
-//! in the header of every answer, and the order of watch events and answers on the wire.
+//! It tells the checkers what the client crate hides (see `foreign`): the zxid in the header of every answer, and the
+//! order of watch events and answers on the wire. And it can do what that crate cannot: leave a server on purpose.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use zkd::error::ErrorCode;
 use zkd::ids::{SessionId, Xid, Zxid};
 use zkd::jute::{DecodeError, Reader, Record, Writer};
-use zkd::prng::Prng;
 use zkd::record::opcode::OpCode;
 use zkd::record::proto::{ReplyHeader, WatcherEvent, xid};
 
-use super::ask::{Ask, AskPart, Told};
+use super::ask::{Ask, Told};
+use super::chooser::Chooser;
 use super::link::{Link, Ticket};
 use super::mix::{Mix, Work};
 use super::recorder::Recorder;
@@ -26,17 +26,11 @@ use crate::observe::history::{EventLine, Happened, Kind, Line, MarkLine, OpLine,
 use crate::probe::session::SessionError;
 
 /// Requests of one client that wait for their answers.
-const WINDOW: usize = 4;
+pub(super) const WINDOW: usize = 4;
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often a client looks at its clock.
-const BEAT: Duration = Duration::from_millis(50);
-/// Registers; they are made at the beginning and never deleted.
-pub(super) const REGISTERS: u64 = 16;
-/// Pairs that are only ever set together.
-pub(super) const PAIRS: u64 = 4;
-/// Places for znodes that come and go, and for ephemerals.
-const PLACES: u64 = 8;
+pub(super) const BEAT: Duration = Duration::from_millis(50);
 
 /// xid, zxid, err.
 const REPLY_HEADER_LENGTH: usize = 16;
@@ -57,8 +51,7 @@ pub(super) struct Client {
     addresses: Vec<SocketAddr>,
     timeout: Duration,
     recorder: Arc<Recorder>,
-    prng: Prng,
-    root: String,
+    chooser: Chooser,
     link: Option<Link>,
     ticket: Ticket,
     conn: u32,
@@ -68,8 +61,6 @@ pub(super) struct Client {
     pending: VecDeque<Pending>,
     heard: Instant,
     pinged: bool,
-    /// The versions it saw last, for compare-and-set.
-    versions: HashMap<String, i32>,
     is_closed: bool,
     /// It has just left this server on purpose.
     left: Option<SocketAddr>,
@@ -83,16 +74,14 @@ impl Client {
         addresses: Vec<SocketAddr>,
         timeout: Duration,
         recorder: Arc<Recorder>,
-        prng: Prng,
-        root: String,
+        chooser: Chooser,
     ) -> Self {
         Self {
             number,
             addresses,
             timeout,
             recorder,
-            prng,
-            root,
+            chooser,
             link: None,
             ticket: Ticket::default(),
             conn: 0,
@@ -101,7 +90,6 @@ impl Client {
             pending: VecDeque::new(),
             heard: Instant::now(),
             pinged: false,
-            versions: HashMap::new(),
             is_closed: false,
             left: None,
             at: None,
@@ -117,7 +105,7 @@ impl Client {
                 self.connect().await;
                 if self.link.is_some() && self.left.take().is_some() && !is_over {
                     // What it sent before it left must be ordered before this, or never.
-                    let path = self.register();
+                    let path = self.chooser.register();
                     self.ask(Ask::new(Kind::Set, path)).await;
                 }
                 continue;
@@ -232,9 +220,9 @@ impl Client {
     }
 
     async fn connect(&mut self) {
-        let mut address = *self.prng.pick(&self.addresses);
+        let mut address = *self.chooser.prng.pick(&self.addresses);
         if self.left == Some(address) {
-            address = *self.prng.pick(&self.addresses);
+            address = *self.chooser.prng.pick(&self.addresses);
         }
         match Link::open(address, &self.ticket, self.timeout, CONNECT).await {
             Ok((link, ticket)) => {
@@ -255,7 +243,7 @@ impl Client {
                 self.recorder.write(&Line::Expired(mark));
                 self.ticket = Ticket::default();
             }
-            Err(_) => sleep(Duration::from_millis(self.prng.between(5, 40))).await,
+            Err(_) => sleep(Duration::from_millis(self.chooser.prng.between(5, 40))).await,
         }
     }
 
@@ -370,7 +358,7 @@ impl Client {
         self.is_closed |= line.kind == Kind::Close && line.outcome == Outcome::Ok;
         self.recorder.op(&line);
         if let Some(version) = told.version() {
-            self.versions.insert(pending.ask.path, version);
+            self.chooser.saw(pending.ask.path, version);
         }
         if header.err == ErrorCode::SessionExpired.code() {
             self.lost();
@@ -395,93 +383,17 @@ impl Client {
     }
 
     async fn next(&mut self, mix: &Mix) {
-        let work = mix.pick(&mut self.prng);
-        let ask = self.choose(work);
-        let again = (work == Work::Sync).then(|| Ask::new(Kind::Get, self.register()));
+        let work = mix.pick(&mut self.chooser.prng);
+        let ask = self.chooser.choose(work);
+        let again = (work == Work::Sync).then(|| Ask::new(Kind::Get, self.chooser.register()));
         self.ask(ask).await;
         if let Some(read) = again {
             self.ask(read).await;
         }
         // A connection costs more than a request, so only some of these really go.
-        if work == Work::Move && self.prng.one_in(4) {
+        if work == Work::Move && self.chooser.prng.one_in(4) {
             self.left = self.at;
             self.lost();
-        }
-    }
-
-    fn place(&mut self, dir: &str, count: u64) -> String {
-        format!("{}/{dir}/{}", self.root, self.prng.below(count))
-    }
-
-    fn register(&mut self) -> String {
-        self.place("r", REGISTERS)
-    }
-
-    /// Any znode that is read.
-    fn anything(&mut self) -> String {
-        match self.prng.below(8) {
-            0 => self.place("n", PLACES),
-            1 => self.place("e", PLACES),
-            2 => {
-                let half = *self.prng.pick(&["a", "b"]);
-                format!("{}-{half}", self.place("m", PAIRS))
-            }
-            _ => self.register(),
-        }
-    }
-
-    fn choose(&mut self, work: Work) -> Ask {
-        match work {
-            Work::Set if self.prng.one_in(4) => Ask::new(Kind::Set, self.place("n", PLACES)),
-            Work::Set => Ask::new(Kind::Set, self.register()),
-            Work::Cas => {
-                let mut ask = Ask::new(Kind::Set, self.register());
-                ask.expected = self.versions.get(&ask.path).copied().unwrap_or(0);
-                ask
-            }
-            Work::Get => Ask::new(Kind::Get, self.anything()),
-            Work::Watch => {
-                let kind = *self.prng.pick(&[Kind::Get, Kind::Exists]);
-                let mut ask = Ask::new(kind, self.anything());
-                ask.watch = true;
-                ask
-            }
-            Work::Create => Ask::new(Kind::Create, self.place("n", PLACES)),
-            Work::Delete => {
-                let dir = if self.prng.one_in(4) { "e" } else { "n" };
-                Ask::new(Kind::Delete, self.place(dir, PLACES))
-            }
-            // What a sequential create did can be told at the end, whatever became of its answer.
-            Work::Seq | Work::Move => {
-                let mut ask = Ask::new(Kind::Create, format!("{}/s/q-", self.root));
-                ask.sequential = true;
-                ask
-            }
-            Work::Ephemeral => {
-                let mut ask = Ask::new(Kind::Create, self.place("e", PLACES));
-                ask.ephemeral = true;
-                ask
-            }
-            Work::Multi => {
-                let pair = self.place("m", PAIRS);
-                let part = |kind, path: String, expected| AskPart {
-                    kind,
-                    path,
-                    expected,
-                    version: -1,
-                };
-                let mut ask = Ask::new(Kind::Multi, "");
-                ask.parts = vec![
-                    part(Kind::Set, format!("{pair}-a"), -1),
-                    part(Kind::Set, format!("{pair}-b"), -1),
-                ];
-                if self.prng.one_in(4) {
-                    // No register ever has this version: nothing of the multi may happen.
-                    ask.parts.push(part(Kind::Check, self.register(), i32::MAX));
-                }
-                ask
-            }
-            Work::Sync => Ask::new(Kind::Sync, self.root.clone()),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Load: clients with real sessions that do a bit of everything and record what they did and were told.
 
 mod ask;
+mod chooser;
 mod client;
+mod foreign;
 mod link;
 mod mix;
 mod recorder;
 mod reins;
+mod via;
 
 use std::fs::File;
 use std::io::Write;
@@ -23,10 +26,13 @@ use zkd::record::opcode::OpCode;
 use zkd::record::proto::{DataResponse, OptPathRequest, PathWatchRequest};
 
 use self::ask::Ask;
-use self::client::{Client, PAIRS, REGISTERS};
+use self::chooser::{Chooser, PAIRS, REGISTERS};
+use self::client::Client;
+use self::foreign::Foreign;
 pub use self::mix::{Mix, Work};
 use self::recorder::{Counts, Recorder};
 pub use self::reins::Reins;
+pub use self::via::Via;
 use super::history::{FinalLine, Kind, Line};
 use crate::clock::{ms, now_us};
 use crate::failure::{Context, Exit, Failure};
@@ -45,6 +51,8 @@ pub struct Plan {
     pub addresses: Vec<SocketAddr>,
     /// How many clients.
     pub clients: u32,
+    /// Through which implementation of the protocol they speak.
+    pub via: Via,
     /// Operations a second, of all together.
     pub rate: u32,
     /// What they do.
@@ -62,6 +70,10 @@ pub struct Plan {
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
+    /// How many clients there were.
+    pub clients: u32,
+    /// So many of them spoke through the zookeeper-client crate.
+    pub foreign: u32,
     /// Operations with a good answer.
     pub ok: u64,
     /// Operations that were refused, as many of the mix have to be.
@@ -91,9 +103,10 @@ pub async fn run(plan: &Plan, reins: &Reins) -> Result<Summary, Failure> {
     let begun = Instant::now();
     let start_us = now_us();
     let root = make_root(plan, &mut prng).await?;
+    let foreign = plan.via.foreign(plan.clients);
     let header = serde_json::json!({
         "k": "history", "v": 1, "lab": plan.lab, "seed": format!("{:#x}", plan.seed), "start_us": start_us,
-        "root": root, "clients": plan.clients, "rate": plan.rate,
+        "root": root, "clients": plan.clients, "own": plan.clients - foreign, "rate": plan.rate,
         "servers": plan.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     writeln!(file, "{header}").doing(cannot)?;
@@ -104,8 +117,7 @@ pub async fn run(plan: &Plan, reins: &Reins) -> Result<Summary, Failure> {
             plan.addresses.clone(),
             plan.session_timeout,
             Arc::clone(&recorder),
-            prng.fork(),
-            root.clone(),
+            Chooser::new(prng.fork(), root.clone()),
         )
     };
     let mut first = make(0, &mut prng);
@@ -115,8 +127,20 @@ pub async fn run(plan: &Plan, reins: &Reins) -> Result<Summary, Failure> {
     let every = Duration::from_secs_f64(f64::from(plan.clients) / f64::from(plan.rate.max(1)));
     let mut clients = JoinSet::new();
     for number in 1..=plan.clients {
-        let client = make(number, &mut prng);
-        clients.spawn(client.work(plan.mix.clone(), every, reins.clone(), PATIENCE));
+        let (mix, reins) = (plan.mix.clone(), reins.clone());
+        if number <= plan.clients - foreign {
+            let client = make(number, &mut prng);
+            clients.spawn(client.work(mix, every, reins, PATIENCE));
+        } else {
+            let client = Foreign::new(
+                number,
+                &plan.addresses,
+                plan.session_timeout,
+                Arc::clone(&recorder),
+                Chooser::new(prng.fork(), root.clone()),
+            );
+            clients.spawn(client.work(mix, every, reins, PATIENCE));
+        }
     }
     let _ = clients.join_all().await;
     let counts = recorder.take_counts();
@@ -124,7 +148,9 @@ pub async fn run(plan: &Plan, reins: &Reins) -> Result<Summary, Failure> {
     if let Some(why) = recorder.flush().or(counts.error.clone()) {
         return Err(Failure::environment(format!("{}: {why}", cannot())));
     }
-    Ok(summary(counts, root, end))
+    let mut summary = summary(counts, root, end);
+    (summary.clients, summary.foreign) = (plan.clients, foreign);
+    Ok(summary)
 }
 
 fn summary(mut counts: Counts, root: String, end: Option<Zxid>) -> Summary {
@@ -135,6 +161,8 @@ fn summary(mut counts: Counts, root: String, end: Option<Zxid>) -> Summary {
         ms(at.map_or(0, |us| u64::from(*us)))
     };
     Summary {
+        clients: 0,
+        foreign: 0,
         ok: counts.ok,
         failed: counts.failed,
         unknown: counts.unknown,

@@ -253,7 +253,10 @@ fn expected(value: &Value) -> Expected {
 }
 
 fn load_record(value: &Value) -> LoadRecord {
+    let small = |key: &str| u32::try_from(count(value, key)).unwrap_or(u32::MAX);
     LoadRecord {
+        clients: small("clients"),
+        foreign: small("foreign"),
         ops: count(value, "ops"),
         ok: count(value, "ok"),
         failed: count(value, "failed"),

@@ -155,6 +155,7 @@ pub(super) fn load(page: &mut Markup, folder: &Folder) {
         "load",
         "What the clients did",
         &[
+            "clients",
             "operations",
             "ok",
             "refused",
@@ -166,8 +167,16 @@ pub(super) fn load(page: &mut Markup, folder: &Folder) {
             "sessions expired",
         ],
     );
+    let clients = match load.foreign {
+        0 => load.clients.to_string(),
+        foreign => format!(
+            "{}, {foreign} of them through zookeeper-client",
+            load.clients
+        ),
+    };
     let cells = [
-        &count(load.ops)[..],
+        &clients[..],
+        &count(load.ops),
         &count(load.ok),
         &count(load.failed),
         &count(load.unknown),
