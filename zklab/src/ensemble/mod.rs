@@ -5,6 +5,7 @@
 //! views without ever sleeping through it. The views serve the lab's own timing; what a user is shown
 //! as status is probed afresh (`ensemble::status`).
 
+mod epochs;
 pub mod faults;
 pub mod journal;
 pub mod select;
@@ -18,9 +19,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::process::Child;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use zkd::event::FeedLine;
 
+use self::epochs::Epochs;
 use self::faults::Book;
 use self::journal::Journal;
 use crate::clock::now_us;
@@ -117,8 +119,8 @@ pub struct Ensemble {
 struct Folded {
     /// One for each node, in the order of the spec.
     views: Vec<View>,
-    /// The highest epoch a leader served in.
-    epoch: i64,
+    /// The epochs that were established.
+    epochs: Epochs,
     /// Is there a serving leader with a quorum? `None` until there was one.
     quorum: Option<bool>,
     /// Nodes that run another server than the spec says, since a restart put it there.
@@ -137,7 +139,7 @@ impl Ensemble {
             start_us,
             folded: Mutex::new(Folded {
                 views,
-                epoch: 0,
+                epochs: Epochs::default(),
                 quorum: None,
                 servers: BTreeMap::new(),
             }),
@@ -256,13 +258,11 @@ impl Ensemble {
             LabEventKind::NodeSpawned { pid },
         );
         self.end_faults_of(id, handle.started_us, FaultKind::ends_processes);
-        let feed = spawned
-            .feed
-            .map(|pipe| self.follow_feed(id, Feed::new(pipe)));
+        let feed = spawned.feed.map(Feed::new);
         if feed.is_none() {
             tokio::spawn(Arc::clone(self).poll(id, handle));
         }
-        tokio::spawn(Arc::clone(self).reap(id, spawned.child, feed));
+        tokio::spawn(Arc::clone(self).attend(id, spawned.child, feed));
         Ok(())
     }
 
@@ -363,22 +363,20 @@ impl Ensemble {
             .all(|view| view.process.is_none())
     }
 
-    fn follow_feed(self: &Arc<Self>, id: NodeId, mut feed: Feed) -> JoinHandle<()> {
-        let lab = Arc::clone(self);
-        tokio::spawn(async move {
-            while let Some(line) = feed.next().await {
-                let kind = LabEventKind::of_server(line.event);
-                lab.record(line.t_us, id, Source::Zkd, kind);
+    /// Listens to a server until its process is gone. Whatever it said comes before its end, and nothing after.
+    async fn attend(self: Arc<Self>, id: NodeId, mut child: Child, mut feed: Option<Feed>) {
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                line = next_line(&mut feed) => match line {
+                    Some(line) => self.hear(id, line),
+                    None => feed = None,
+                },
             }
-        })
-    }
-
-    async fn reap(self: Arc<Self>, id: NodeId, mut child: Child, feed: Option<JoinHandle<()>>) {
-        let status = child.wait().await;
+        };
         let at_us = now_us();
-        if let Some(feed) = feed {
-            // What it said last comes before its end.
-            let _ = tokio::time::timeout(Duration::from_millis(100), feed).await;
+        for line in feed.into_iter().flat_map(Feed::rest) {
+            self.hear(id, line);
         }
         let how = status.map_or(
             Ended {
@@ -406,6 +404,11 @@ impl Ensemble {
         self.end_faults_of(id, at_us, |what| what == FaultKind::Pause);
     }
 
+    fn hear(&self, id: NodeId, line: FeedLine) {
+        let kind = LabEventKind::of_server(line.event);
+        self.record(line.t_us, id, Source::Zkd, kind);
+    }
+
     /// Asks a server without a feed again and again, and tells the changes as events.
     async fn poll(self: Arc<Self>, id: NodeId, handle: Handle) {
         let mut last = None;
@@ -429,43 +432,41 @@ impl Ensemble {
         }
     }
 
-    /// Folds an event into the views and appends it to the journal, with what follows from it.
+    /// Appends an event to the journal, with what follows from it. What a node or its process says changes its
+    /// view; what was seen on the wire may be old by then, and does not.
     pub fn record(&self, at_us: u64, id: NodeId, src: Source, kind: LabEventKind) {
-        let mut derived = Vec::new();
-        {
-            let mut folded = self.folded();
+        // Until all is written down, or what follows from a later event would come first.
+        let mut folded = self.folded();
+        let bumped = folded.epochs.learn(src, &kind);
+        let quorum = if src == Source::Wire {
+            None
+        } else {
             fold(&mut folded.views[self.index(id)], at_us, &kind);
-            if let LabEventKind::NodeServing {
-                role: Role::Leader,
-                epoch,
-                ..
-            } = kind
-                && epoch > folded.epoch
-            {
-                let from = std::mem::replace(&mut folded.epoch, epoch);
-                derived.push(LabEventKind::EpochBumped { from, to: epoch });
-            }
-            let have = self
-                .spec
-                .nodes
-                .iter()
-                .zip(&folded.views)
-                .filter(|(node, view)| node.votes() && view.serving)
-                .count();
-            let need = self.quorum_size();
-            if folded.quorum.unwrap_or(false) != (have >= need) {
-                folded.quorum = Some(have >= need);
-                derived.push(if have >= need {
-                    LabEventKind::QuorumRegained { have, need }
-                } else {
-                    LabEventKind::QuorumLost { have, need }
-                });
-            }
-        }
+            self.change_of_quorum(&mut folded)
+        };
         self.journal.push(at_us, Some(id), src, kind);
-        for kind in derived {
+        for kind in bumped.into_iter().chain(quorum) {
             self.journal.push(at_us, None, Source::Lab, kind);
         }
+    }
+
+    /// Tells if a quorum serves now and did not before, or the other way round.
+    fn change_of_quorum(&self, folded: &mut Folded) -> Option<LabEventKind> {
+        let all = self.spec.nodes.iter().zip(&folded.views);
+        let have = all
+            .filter(|(node, view)| node.votes() && view.serving)
+            .count();
+        let need = self.quorum_size();
+        let is_there = have >= need;
+        if folded.quorum.unwrap_or(false) == is_there {
+            return None;
+        }
+        folded.quorum = Some(is_there);
+        Some(if is_there {
+            LabEventKind::QuorumRegained { have, need }
+        } else {
+            LabEventKind::QuorumLost { have, need }
+        })
     }
 
     fn index(&self, id: NodeId) -> usize {
@@ -484,6 +485,14 @@ impl Ensemble {
         self.folded
             .lock()
             .expect("nobody panics while holding the views")
+    }
+}
+
+/// The next line of a feed; for ever none where there is no feed.
+async fn next_line(feed: &mut Option<Feed>) -> Option<FeedLine> {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -517,5 +526,81 @@ fn fold(view: &mut View, at_us: u64, kind: &LabEventKind) {
             };
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::net::Loopback;
+    use crate::node::Membership;
+
+    /// Says that it serves the moment before it dies, and has a child that would go on talking in its name.
+    const SERVER: &str = r#"#!/usr/bin/env bash
+fd=${4#fd:}
+line='{"v":1,"t_us":1,"sid":1,"event":"serving","state":"following","epoch":4,"zxid":0}'
+trap '' PIPE
+(
+    until test -e "$0.go"; do sleep 0.01; done
+    if eval "echo '$line' >&$fd"; then echo heard; else echo closed; fi >"$0.tmp" 2>/dev/null
+    mv "$0.tmp" "$0.done"
+) &
+eval "echo '$line' >&$fd"
+kill -9 $$
+"#;
+
+    #[tokio::test]
+    async fn what_a_server_says_comes_before_its_end_and_nothing_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("server");
+        std::fs::write(&program, SERVER).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let n1 = NodeId(1);
+        let spec = LabSpec {
+            name: "x".to_owned(),
+            nodes: vec![NodeSpec {
+                id: n1,
+                membership: Membership::Voter,
+                server: ServerKind::Zkd(program.clone()),
+                dir: dir.path().join("n1"),
+            }],
+            tick_ms: 200,
+            data_dir: dir.path().to_owned(),
+            keep_data: false,
+            disk_faults: false,
+        };
+        let net = Box::new(Loopback::claim(&[n1]).unwrap());
+        let lab = Ensemble::new(spec, net, now_us());
+        lab.write_configuration().unwrap();
+        lab.start(n1).unwrap();
+        lab.gone(n1, REAP_PATIENCE).await.unwrap();
+        std::fs::write(program.with_extension("go"), "").unwrap();
+        let done = program.with_extension("done");
+        let deadline = Instant::now() + REAP_PATIENCE;
+        while !done.exists() {
+            assert!(Instant::now() < deadline, "the child says nothing");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(std::fs::read_to_string(done).unwrap(), "closed\n");
+        let kinds: Vec<String> = lab
+            .journal
+            .after(0)
+            .iter()
+            .map(|event| event.kind_name())
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                "node.spawned",
+                "node.serving",
+                "epoch.bumped",
+                "quorum.regained",
+                "node.exited",
+                "quorum.lost"
+            ]
+        );
+        assert!(!lab.view(n1).serving);
     }
 }

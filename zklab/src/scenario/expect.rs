@@ -19,7 +19,7 @@ pub struct Expect {
     pub p99_max: Option<u64>,
     /// Sessions that may end although their client was there.
     pub sessions_lost: Option<u64>,
-    /// How often the epoch rises.
+    /// How many epochs are established: a quorum follows a new leader.
     pub epoch_bumps: Option<Choice>,
     /// All nodes serve and have caught up after the heal at the end.
     pub converge_within: Option<u64>,

@@ -147,7 +147,7 @@ fn on_sighting(lab: &Ensemble, wire: &Wire, observer: &mut WireObserver, seen: &
         }
     }
     for (at_us, node, kind) in observer.on_sighting(seen, pid) {
-        lab.journal.push(at_us, Some(node), Source::Wire, kind);
+        lab.record(at_us, node, Source::Wire, kind);
     }
 }
 
