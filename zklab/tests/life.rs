@@ -252,33 +252,107 @@ fn a_paused_node_is_shown_as_paused_and_comes_back() {
     machine.expect(0, "down");
 }
 
+/// Kills the supervisor of the lab that is up; its process id.
+fn kill_supervisor(machine: &Machine) -> u64 {
+    let supervisor = machine.json("env")["supervisor_pid"].as_u64().unwrap();
+    let killed = Command::new("kill")
+        .args(["-9", &supervisor.to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    supervisor
+}
+
+/// The guard of a supervisor, while there is one.
+fn guard_of(supervisor: u64) -> Option<u64> {
+    let number = supervisor.to_string();
+    let words = ["zklab", "__guard", &number, ""].join("\0");
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        name.parse::<u64>().ok()
+    });
+    let mut guards = pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline"));
+        line.is_ok_and(|line| line == words.as_bytes())
+    });
+    guards.next()
+}
+
+#[track_caller]
+fn await_that(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never {what}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
-fn servers_die_with_a_killed_supervisor_and_the_next_ls_cleans_up() {
+fn a_killed_supervisor_takes_everything_with_it() {
     let machine = Machine::new();
     let up = machine.json("up --nodes 3");
     let pids: Vec<u64> = nodes(&up)
         .iter()
         .map(|node| node["pid"].as_u64().unwrap())
         .collect();
-    let supervisor = machine.json("env")["supervisor_pid"].as_u64().unwrap();
-    let data = up["data_dir"].as_str().unwrap().to_owned();
+    let data = Path::new(up["data_dir"].as_str().unwrap());
     assert!(pids.iter().all(|pid| is_alive(*pid)));
-    let killed = Command::new("kill")
-        .args(["-9", &supervisor.to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while pids.iter().any(|pid| is_alive(*pid)) {
-        assert!(
-            Instant::now() < deadline,
-            "a server outlived its supervisor"
-        );
-        std::thread::yield_now();
-    }
-    assert_eq!(machine.json("ls")["labs"].as_array().unwrap().len(), 0);
+    let home = machine.place.dir.path().join("run/default");
+    assert!(home.join("socket").exists() && data.exists());
+    let supervisor = kill_supervisor(&machine);
+    await_that("without servers", || !pids.iter().any(|pid| is_alive(*pid)));
+    await_that("without files", || !home.exists() && !data.exists());
+    await_that("without a guard", || guard_of(supervisor).is_none());
     machine.assert_nothing_left();
-    assert!(!Path::new(&data).exists());
+}
+
+#[test]
+fn a_guard_holds_nothing_of_the_lab_and_cannot_be_talked_out_of_its_duty() {
+    let machine = Machine::new();
+    machine.json("up --nodes 1");
+    let supervisor = machine.json("env")["supervisor_pid"].as_u64().unwrap();
+    let guard = guard_of(supervisor).unwrap();
+    let open = || -> Vec<String> {
+        let files = std::fs::read_dir(format!("/proc/{guard}/fd")).unwrap();
+        let files = files.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let names = files.map(|file| file.display().to_string());
+        names.filter(|name| name != "/dev/null").collect()
+    };
+    // A descriptor of the supervisor's process is all it has.
+    await_that(
+        "on guard",
+        || matches!(&open()[..], [only] if only.contains("pidfd")),
+    );
+    let stat = std::fs::read_to_string(format!("/proc/{guard}/stat")).unwrap();
+    let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3);
+    assert_eq!(session, Some(guard.to_string().as_str()));
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let sent = Command::new("kill")
+            .args([signal, &guard.to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+    // It has ended before `down` says that nothing is left.
+    assert_eq!(guard_of(supervisor), Some(guard));
+    machine.expect(0, "down");
+    assert!(!is_alive(guard));
+    machine.assert_nothing_left();
+}
+
+#[test]
+fn a_lab_can_be_made_again_the_moment_its_supervisor_is_killed() {
+    let machine = Machine::new();
+    machine.json("up --nodes 3");
+    machine.expect(0, "cli create /old x");
+    let supervisor = kill_supervisor(&machine);
+    let up = machine.json("up --nodes 3");
+    await_that("without the old guard", || guard_of(supervisor).is_none());
+    // It has not taken the new lab for the old one.
+    assert!(Path::new(up["data_dir"].as_str().unwrap()).exists());
+    machine.expect(3, "cli get /old");
+    machine.expect(0, "cli create /new x");
+    machine.expect(0, "down");
+    machine.assert_nothing_left();
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::clock::now_us;
 use crate::failure::{Exit, Failure};
 use crate::report::Out;
 use crate::supervisor::client::{Connection, SUPERVISE, TRY_NETWORK, try_network};
+use crate::supervisor::guard::{self, GUARD};
 use crate::supervisor::home::Root;
 use crate::supervisor::protocol::Request;
 
@@ -61,28 +62,32 @@ fn ask<T: DeserializeOwned>(lab: &str, request: &Request) -> Result<T, Failure> 
         .ok_or_else(|| Failure::new(Exit::Interrupted, "interrupted"))
 }
 
+/// What this program does as a process of its own, where it is started for that.
+fn hidden() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    let (what, word) = (words.next()?, words.next().unwrap_or_default());
+    let word = word.to_string_lossy();
+    let done = match what.to_str()? {
+        SUPERVISE => crate::supervisor::run(),
+        GUARD => {
+            guard::run(&word);
+            Ok(())
+        }
+        TRY_NETWORK => try_network(&word),
+        _ => return None,
+    };
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => ExitCode::from(failure.exit.code()),
+    })
+}
+
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
     let asked_us = now_us();
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == SUPERVISE)
-    {
-        return match crate::supervisor::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => ExitCode::from(failure.exit.code()),
-        };
-    }
-    if std::env::args()
-        .nth(1)
-        .is_some_and(|word| word == TRY_NETWORK)
-    {
-        let kind = std::env::args().nth(2).unwrap_or_default();
-        return match try_network(&kind) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => ExitCode::from(failure.exit.code()),
-        };
+    if let Some(exit) = hidden() {
+        return exit;
     }
     let cli = Cli::parse();
     let color = match cli.global.color {

@@ -1,15 +1,18 @@
 //! Where labs live on this machine: one directory for each, locked by its supervisor.
 //!
 //! The lock is a `flock` on the directory itself, so it ends with the supervisor, however that ends. A
-//! directory that nobody holds belongs to a dead supervisor (whose servers died with it) and is removed by
-//! whoever comes across it. Claiming and removing happen under a lock on the root directory.
+//! directory that nobody holds belongs to a dead supervisor (whose servers die with it) and is removed by
+//! whoever comes across it: its guard, or else the next command. Claiming and removing happen under a lock on the root
+//! directory.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use nix::unistd::getuid;
+use nix::unistd::{Pid, getuid};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Context, Failure, nearest};
@@ -20,6 +23,14 @@ pub const ROOT_VARIABLE: &str = "ZKLAB_RUNTIME_DIR";
 
 /// The longest lab name: the path of a socket must fit in 108 bytes.
 const NAME_MAX: usize = 40;
+
+/// Where the data of labs are: in memory, and on a disk.
+const BASES: [&str; 2] = ["/dev/shm", "/var/tmp"];
+
+/// A supervisor's servers are gone well before this after it.
+const DYING_MAX: Duration = Duration::from_secs(10);
+/// How often they are looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// The directory of all labs of this user.
 #[derive(Clone, Debug)]
@@ -44,6 +55,9 @@ pub struct Belongings {
     pub nodes: Vec<NodeId>,
     /// Leave the data there.
     pub keep_data: bool,
+    /// The process that holds the lab.
+    #[serde(default)]
+    pub supervisor: u32,
 }
 
 /// Where the data goes.
@@ -64,32 +78,33 @@ impl Root {
     /// # Errors
     /// If it cannot be made, or belongs to somebody else.
     pub fn open() -> Result<Self, Failure> {
-        let uid = getuid();
+        let root = Self::meant();
+        private_dir(&root.path)?;
+        Ok(root)
+    }
+
+    /// Where it is, or would be.
+    fn meant() -> Self {
         if let Some(path) = std::env::var_os(ROOT_VARIABLE) {
-            let path = PathBuf::from(path);
-            private_dir(&path)?;
             let hash = path
-                .as_os_str()
                 .as_encoded_bytes()
                 .iter()
                 .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                     (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
                 });
-            return Ok(Self {
-                path,
+            return Self {
+                path: path.into(),
                 suffix: format!("-{hash:016x}"),
-            });
+            };
         }
         let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let path = match session.filter(|dir| dir.is_dir()) {
-            Some(dir) => dir.join("zklab"),
-            None => PathBuf::from(format!("/tmp/zklab-{uid}")),
-        };
-        private_dir(&path)?;
-        Ok(Self {
-            path,
+        Self {
+            path: match session.filter(|dir| dir.is_dir()) {
+                Some(dir) => dir.join("zklab"),
+                None => PathBuf::from(format!("/tmp/zklab-{}", getuid())),
+            },
             suffix: String::new(),
-        })
+        }
     }
 
     /// The directory.
@@ -127,13 +142,7 @@ impl Root {
     pub fn labs(&self) -> Result<Vec<String>, Failure> {
         let lock = self.lock()?;
         let mut names = Vec::new();
-        let entries = fs::read_dir(&self.path).doing(|| self.cannot_read())?;
-        for entry in entries {
-            let entry = entry.doing(|| self.cannot_read())?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(home) = self.home(&name) else {
-                continue;
-            };
+        for (name, home) in self.homes()? {
             if home.is_held()? {
                 names.push(name);
             } else {
@@ -143,6 +152,57 @@ impl Root {
         names.sort();
         self.leave(lock);
         Ok(names)
+    }
+
+    fn homes(&self) -> Result<Vec<(String, Home)>, Failure> {
+        let cannot = || format!("cannot read {}", self.path.display());
+        let mut homes = Vec::new();
+        for entry in fs::read_dir(&self.path).doing(cannot)? {
+            let name = entry.doing(cannot)?.file_name();
+            let name = name.to_string_lossy().into_owned();
+            if let Ok(home) = self.home(&name) {
+                homes.push((name, home));
+            }
+        }
+        Ok(homes)
+    }
+
+    /// Removes what a supervisor that has just ended left behind, and makes nothing.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn sweep_after(supervisor: Pid) -> Result<(), Failure> {
+        let root = Self::meant();
+        // What it was about to start, and does not start any more, may hold its lab for a moment.
+        let deadline = Instant::now() + DYING_MAX;
+        loop {
+            let swept = root.sweep(supervisor);
+            if swept.as_ref().is_ok_and(|done| *done) || Instant::now() >= deadline {
+                remove_bases();
+                return swept.map(drop);
+            }
+            sleep(LOOK);
+        }
+    }
+
+    /// Removes what nobody holds; tells whether that is everything of this supervisor.
+    fn sweep(&self, supervisor: Pid) -> Result<bool, Failure> {
+        let Some(lock) = self.lock_if_there()? else {
+            return Ok(true);
+        };
+        let mut is_done = true;
+        for (_, home) in self.homes()? {
+            if !home.is_held()? {
+                home.remove_left_behind()?;
+            } else if home
+                .belongings()
+                .is_some_and(|of| of.is_held_by(supervisor))
+            {
+                is_done = false;
+            }
+        }
+        self.leave(lock);
+        Ok(is_done)
     }
 
     /// Makes and locks the home of a new lab; the lock lasts as long as the file.
@@ -167,8 +227,7 @@ impl Root {
             .doing(cannot)?;
         let held = File::open(&home.dir).doing(cannot)?;
         held.try_lock().doing(cannot)?;
-        let text = serde_json::to_vec(belongings).doing(cannot)?;
-        fs::write(home.belongings_file(), text).doing(cannot)?;
+        home.note(belongings)?;
         Ok((home, held))
     }
 
@@ -178,7 +237,7 @@ impl Root {
     /// If something cannot be removed.
     pub fn remove(&self, home: &Home) -> Result<(), Failure> {
         let lock = self.lock()?;
-        home.remove_left_behind()?;
+        home.remove_with(home.belongings())?;
         self.leave(lock);
         Ok(())
     }
@@ -190,10 +249,10 @@ impl Root {
     pub fn data_dir(&self, place: &DataPlace, lab: &str) -> Result<PathBuf, Failure> {
         let base = match place {
             DataPlace::Dir(dir) => return Ok(dir.clone()),
-            DataPlace::Tmpfs => "/dev/shm",
-            DataPlace::Disk => "/var/tmp",
+            DataPlace::Tmpfs => BASES[0],
+            DataPlace::Disk => BASES[1],
         };
-        let shared = Path::new(base).join(format!("zklab-{}", getuid()));
+        let shared = shared_dir(base);
         private_dir(&shared)?;
         Ok(shared.join(format!("{lab}{}", self.suffix)))
     }
@@ -216,18 +275,30 @@ impl Root {
     }
 
     fn lock(&self) -> Result<File, Failure> {
-        let cannot = || format!("cannot lock {}", self.path.display());
         loop {
             private_dir(&self.path)?;
-            let Ok(file) = File::open(&self.path) else {
-                // Removed a moment ago, by a lab that ended.
-                continue;
+            // It may be removed this moment, by a lab that ends.
+            if let Some(lock) = self.lock_if_there()? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// The lock, or nothing if there is no such directory.
+    fn lock_if_there(&self) -> Result<Option<File>, Failure> {
+        let cannot = || format!("cannot lock {}", self.path.display());
+        loop {
+            let file = match File::open(&self.path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error).doing(cannot),
             };
             file.lock().doing(cannot)?;
             let held = file.metadata().doing(cannot)?;
+            check_private(&self.path, &held)?;
             let there = fs::symlink_metadata(&self.path);
             if there.is_ok_and(|there| there.ino() == held.ino()) {
-                return Ok(file);
+                return Ok(Some(file));
             }
         }
     }
@@ -239,10 +310,6 @@ impl Root {
             let _ = fs::remove_dir(&self.path);
         }
         drop(lock);
-    }
-
-    fn cannot_read(&self) -> String {
-        format!("cannot read {}", self.path.display())
     }
 }
 
@@ -263,15 +330,21 @@ impl Home {
         self.dir.join("lab.json")
     }
 
-    /// Writes down anew what belongs to the lab.
+    fn belongings(&self) -> Option<Belongings> {
+        let text = fs::read(self.belongings_file()).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Writes down what belongs to the lab: the old words are there until the new ones are.
     ///
     /// # Errors
     /// If the disk refuses.
     pub fn note(&self, belongings: &Belongings) -> Result<(), Failure> {
         let cannot = || format!("cannot write {}", self.belongings_file().display());
         let text = serde_json::to_vec(belongings).doing(cannot)?;
-        let mut file = File::create(self.belongings_file()).doing(cannot)?;
-        file.write_all(&text).doing(cannot)
+        let new = self.dir.join("lab.json.new");
+        fs::write(&new, text).doing(cannot)?;
+        fs::rename(new, self.belongings_file()).doing(cannot)
     }
 
     /// Does a supervisor hold it?
@@ -280,15 +353,19 @@ impl Home {
         Ok(dir.try_lock().is_err())
     }
 
+    /// Removes what a dead supervisor left, as soon as its servers are gone too.
     fn remove_left_behind(&self) -> Result<(), Failure> {
-        let belongings = fs::read(self.belongings_file())
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Belongings>(&text).ok());
-        if let Some(belongings) = belongings.filter(|b| !b.keep_data) {
-            for node in &belongings.nodes {
-                gone(fs::remove_dir_all(
-                    belongings.data_dir.join(node.to_string()),
-                ))?;
+        let belongings = self.belongings();
+        if let Some(belongings) = &belongings {
+            belongings.wait_unused();
+        }
+        self.remove_with(belongings)
+    }
+
+    fn remove_with(&self, belongings: Option<Belongings>) -> Result<(), Failure> {
+        if let Some(belongings) = belongings.filter(|of| !of.keep_data) {
+            for dir in belongings.dirs() {
+                gone(fs::remove_dir_all(dir))?;
             }
             // Fails if something else lies there, and then it must stay.
             let _ = fs::remove_dir(&belongings.data_dir);
@@ -297,6 +374,53 @@ impl Home {
             }
         }
         gone(fs::remove_dir_all(&self.dir))
+    }
+}
+
+impl Belongings {
+    fn is_held_by(&self, process: Pid) -> bool {
+        i64::from(self.supervisor) == i64::from(process.as_raw())
+    }
+
+    /// The nodes' directories.
+    fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+        let nodes = self.nodes.iter();
+        nodes.map(|node| self.data_dir.join(node.to_string()))
+    }
+
+    /// Waits until no server is at work in the nodes' directories. The kernel kills the servers of a dead supervisor a
+    /// moment after it has let go of its lock.
+    fn wait_unused(&self) {
+        // A server is started in its directory. One that is not there has no server.
+        let dirs = self.dirs().filter_map(|dir| dir.canonicalize().ok());
+        let dirs: Vec<PathBuf> = dirs.collect();
+        let deadline = Instant::now() + DYING_MAX;
+        while is_at_work_in(&dirs) && Instant::now() < deadline {
+            sleep(LOOK);
+        }
+    }
+}
+
+/// Does a process of this user work in one of these directories?
+fn is_at_work_in(dirs: &[PathBuf]) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return false;
+    };
+    let places = processes.flatten().map(|entry| entry.path().join("cwd"));
+    places
+        .filter_map(|place| fs::read_link(place).ok())
+        .any(|place| dirs.contains(&place))
+}
+
+/// Where the data of this user's labs are.
+fn shared_dir(base: &str) -> PathBuf {
+    Path::new(base).join(format!("zklab-{}", getuid()))
+}
+
+/// Removes the directories of this user's data if nothing is in them.
+fn remove_bases() {
+    for base in BASES {
+        let _ = fs::remove_dir(shared_dir(base));
     }
 }
 
@@ -322,16 +446,21 @@ fn private_dir(path: &Path) -> Result<(), Failure> {
         )));
     }
     let found = fs::symlink_metadata(path).doing(|| format!("cannot read {}", path.display()))?;
-    if !found.is_dir() || found.uid() != getuid().as_raw() || found.mode() & 0o022 != 0 {
-        return Err(Failure::environment(format!(
-            "{} is not a directory that only you can write",
-            path.display()
-        ))
-        .hint(format!(
-            "remove it, or set {ROOT_VARIABLE} to another place"
-        )));
+    check_private(path, &found)
+}
+
+/// Is it a directory of this user's own, which nobody else can write?
+fn check_private(path: &Path, found: &fs::Metadata) -> Result<(), Failure> {
+    if found.is_dir() && found.uid() == getuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
     }
-    Ok(())
+    Err(Failure::environment(format!(
+        "{} is not a directory that only you can write",
+        path.display()
+    ))
+    .hint(format!(
+        "remove it, or set {ROOT_VARIABLE} to another place"
+    )))
 }
 
 #[cfg(test)]
@@ -354,6 +483,7 @@ mod tests {
             data_dir: data.path().to_owned(),
             nodes: vec![NodeId(1)],
             keep_data: false,
+            supervisor: std::process::id(),
         };
         fs::create_dir_all(data.path().join("n1/data")).unwrap();
         fs::write(data.path().join("precious"), "").unwrap();
@@ -366,6 +496,64 @@ mod tests {
         assert!(!data.path().join("n1").exists());
         assert!(data.path().join("precious").exists());
         assert!(!dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_server_that_is_still_dying_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let node = data.path().join("n1");
+        fs::create_dir(&node).unwrap();
+        let root = root(&dir);
+        let belongings = Belongings {
+            data_dir: data.path().to_owned(),
+            nodes: vec![NodeId(1)],
+            keep_data: false,
+            supervisor: 0,
+        };
+        drop(root.claim("a", &belongings).unwrap());
+        let mut server = std::process::Command::new("cat")
+            .current_dir(&node)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (tell, swept) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(root.sweep(Pid::this()).unwrap()));
+        let silence = Duration::from_millis(200);
+        assert!(swept.recv_timeout(silence).is_err() && node.exists());
+        drop(server.stdin.take());
+        server.wait().unwrap();
+        assert!(swept.recv().unwrap());
+        assert!(!node.exists());
+    }
+
+    #[test]
+    fn a_guard_waits_for_its_own_lab_and_leaves_that_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        let of = |supervisor| Belongings {
+            data_dir: data.path().to_owned(),
+            nodes: vec![NodeId(1)],
+            keep_data: false,
+            supervisor,
+        };
+        let node = data.path().join("n1");
+        fs::create_dir(&node).unwrap();
+        let (_, held) = root.claim("a", &of(7)).unwrap();
+        assert!(!root.sweep(Pid::from_raw(7)).unwrap(), "it is held still");
+        drop(held);
+        // Somebody was faster and has made a new lab in its place.
+        let (_, held) = root.claim("a", &of(8)).unwrap();
+        fs::create_dir_all(&node).unwrap();
+        assert!(root.sweep(Pid::from_raw(7)).unwrap());
+        assert_eq!(root.labs().unwrap(), ["a"]);
+        assert!(node.exists());
+        drop(held);
+        assert!(root.sweep(Pid::from_raw(8)).unwrap());
+        assert!(!node.exists() && !dir.path().exists());
+        assert!(root.sweep(Pid::from_raw(8)).unwrap(), "nothing is there");
+        assert!(!dir.path().exists(), "and nothing is made");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! `zklab up` starts it; it detaches itself, claims the lab's directory, starts the servers as its own
 //! children and answers later command lines over a Unix socket. Its servers are bound to it by the
-//! kernel: when it dies, however it dies, they die. Everything runs on its main thread, in one
+//! kernel: when it dies, however it dies, they die, and its guard takes its files away. Everything runs on its main thread, in one
 //! current-thread runtime, because the kernel ties that bond to the thread that started a child.
 
 pub mod client;
+pub mod guard;
 pub mod heal;
 pub mod home;
 pub mod kill_leader;
@@ -30,6 +31,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use self::guard::Guard;
 use self::home::{Belongings, Home, Root};
 use self::lifecycle::Way;
 use self::network::Span;
@@ -65,6 +67,8 @@ pub struct Lab {
     home: Home,
     /// The lab is this process's as long as this is open.
     _held: File,
+    /// Cleans up if this process cannot.
+    guard: Guard,
     /// Ends the process; told by whoever has ended the lab.
     end: mpsc::Sender<()>,
 }
@@ -80,7 +84,7 @@ pub fn run() -> Result<(), Failure> {
     nix::unistd::setsid().doing(cannot)?;
     std::env::set_current_dir("/").doing(cannot)?;
     // This is only possible while there is one thread, and so before anybody can be told.
-    let prepared = prepare();
+    let prepared = Guard::start().and_then(|guard| prepare().map(|()| guard));
     let stdin = std::io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -128,13 +132,13 @@ fn close_inherited() {
 }
 
 /// Makes the lab for the first command line, then answers the others until it is over.
-async fn serve(stream: UnixStream, prepared: Result<(), Failure>) -> Result<(), Failure> {
+async fn serve(stream: UnixStream, prepared: Result<Guard, Failure>) -> Result<(), Failure> {
     let mut talk = Talk::new(stream);
     let Some(Request::Up(request)) = talk.request().await else {
         return Ok(());
     };
     let (end, mut ended) = mpsc::channel(1);
-    let lab = match prepared.and_then(|()| Lab::found(&request, end)) {
+    let lab = match prepared.and_then(|guard| Lab::found(&request, end, guard)) {
         Ok(lab) => Arc::new(lab),
         Err(failure) => {
             // Looking at the labs removes the root directory if this was the first one ever.
@@ -311,7 +315,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
 
 impl Lab {
     /// Claims everything the lab needs: a network, a home, directories.
-    fn found(request: &UpRequest, end: mpsc::Sender<()>) -> Result<Self, Failure> {
+    fn found(request: &UpRequest, end: mpsc::Sender<()>, guard: Guard) -> Result<Self, Failure> {
         let root = Root::open()?;
         let begin = now_us();
         let (spec, net) = up::design(request, &root)?;
@@ -320,6 +324,7 @@ impl Lab {
             data_dir: spec.data_dir.clone(),
             nodes: spec.nodes.iter().map(|node| node.id).collect(),
             keep_data: spec.keep_data,
+            supervisor: std::process::id(),
         };
         let (home, held) = root.claim(&spec.name, &belongings)?;
         log_to(&home)?;
@@ -353,6 +358,7 @@ impl Lab {
             root,
             home,
             _held: held,
+            guard,
             end,
         })
     }
@@ -389,8 +395,10 @@ impl Lab {
             data_dir: spec.data_dir.clone(),
             nodes: spec.nodes.iter().map(|node| node.id).collect(),
             keep_data: keep,
+            supervisor: std::process::id(),
         })?;
         self.root.remove(&self.home)?;
+        self.guard.dismiss();
         Ok(DownReport {
             v: 1,
             cmd: "down".to_owned(),
