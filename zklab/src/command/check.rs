@@ -26,7 +26,9 @@ pub(super) fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> 
         clean &= verdict.is_clean();
     }
     if !args.data.is_empty() {
-        let verdict = logs::compare(&args.data)?;
+        let dirs = args.data.iter();
+        let named: Vec<_> = dirs.map(|dir| (dir.display().to_string(), dir)).collect();
+        let verdict = logs::compare(&named)?;
         report::logs(&context.out, &verdict);
         clean &= verdict.violation.is_none();
     }

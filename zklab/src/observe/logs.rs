@@ -9,20 +9,27 @@
 //! be missing, and what the log holds of an earlier epoch than the snapshot's counts no more. An old leader whose last
 //! proposals nobody else has may so get rid of them without touching its log, as Apache's does.
 
+use std::fmt;
 use std::path::Path;
 
-use zkd::ids::Zxid;
+use bytes::Bytes;
+use zkd::error::ErrorCode;
+use zkd::ids::{SessionId, Xid, Zxid};
+use zkd::jute::Reader;
 use zkd::record::opcode::OpCode;
 use zkd::record::txn::{MultiOp, MultiTxn, Txn, TxnRecord};
 use zkd::storage::{LogReader, RealDisk};
 
 use crate::failure::Failure;
 
+/// So much of a value is shown.
+const VALUE_MAX: usize = 24;
+
 /// One server's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSpan {
-    /// The data directory.
-    pub dir: String,
+    /// The server, or its data directory.
+    pub name: String,
     /// The txns in it.
     pub count: u64,
     /// The first.
@@ -39,7 +46,67 @@ pub struct LogsVerdict {
     /// How often a txn was compared with that of another server.
     pub compared: u64,
     /// Where they differ first.
-    pub violation: Option<(Zxid, String)>,
+    pub violation: Option<LogsViolation>,
+}
+
+/// Two logs that cannot both be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogsViolation {
+    /// Where they differ.
+    pub zxid: Zxid,
+    /// How, in a sentence.
+    pub what: String,
+    /// The two txns that prove it, the one that most others contradict last.
+    pub proof: [LoggedTxn; 2],
+}
+
+/// A txn in the log of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedTxn {
+    /// The server, or its data directory.
+    pub log: String,
+    /// Where it is.
+    pub zxid: Zxid,
+    /// What it does, as people say it.
+    pub what: String,
+    /// The session whose request it was.
+    pub session: SessionId,
+    /// The number of that request.
+    pub request: Xid,
+    /// When its leader took it up, in milliseconds of the wall clock.
+    pub time_ms: i64,
+    /// The digest of the tree that it leaves, where the log has it.
+    pub digest: Option<i64>,
+}
+
+impl LoggedTxn {
+    fn of(log: &Log, record: &TxnRecord) -> Self {
+        Self {
+            log: log.span.name.clone(),
+            zxid: record.header.zxid,
+            what: told(&record.txn),
+            session: record.header.client_id,
+            request: record.header.cxid,
+            time_ms: record.header.time,
+            digest: record.digest.as_ref().map(|digest| digest.tree_digest),
+        }
+    }
+}
+
+impl fmt::Display for LoggedTxn {
+    /// `setData /a version 5, 3 bytes "abc" (session 0x…, request 48, time 17…)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (session, request, time) = (self.session, self.request.0, self.time_ms);
+        write!(
+            f,
+            "{} (session {session}, request {request}, time {time}",
+            self.what
+        )?;
+        match self.digest {
+            Some(digest) => write!(f, ", digest {digest:x})"),
+            None => f.write_str(")"),
+        }
+    }
 }
 
 /// A log that is being read.
@@ -54,16 +121,15 @@ struct Log {
 }
 
 impl Log {
-    fn open(dir: &Path) -> Result<Self, Failure> {
-        let name = dir.display().to_string();
-        let cannot = |error: &dyn std::fmt::Display| {
-            Failure::usage(format!("cannot read the log in {name}: {error}"))
+    fn open(name: &str, dir: &Path) -> Result<Self, Failure> {
+        let cannot = |error: &dyn fmt::Display| {
+            Failure::usage(format!("cannot read the log in {}: {error}", dir.display()))
                 .hint("the servers have to be down: `zklab down --keep-data`")
         };
         let disk = RealDisk::open(dir, dir, false).map_err(|error| cannot(&error))?;
         let reader = LogReader::new(&disk, Zxid::ZERO).map_err(|error| cannot(&error))?;
         let span = LogSpan {
-            dir: name,
+            name: name.to_owned(),
             count: 0,
             first: None,
             last: None,
@@ -80,19 +146,19 @@ impl Log {
     }
 
     fn advance(&mut self) -> Result<(), Failure> {
-        let wrong = |dir: &str, error: &dyn std::fmt::Display| {
-            Failure::usage(format!("the log in {dir}: {error}"))
+        let wrong = |name: &str, error: &dyn fmt::Display| {
+            Failure::usage(format!("the log of {name}: {error}"))
         };
         self.previous = self.next.as_ref().map(|record| record.header.zxid);
         let found = self
             .reader
             .next_record()
-            .map_err(|error| wrong(&self.span.dir, &error))?;
+            .map_err(|error| wrong(&self.span.name, &error))?;
         self.next = match found {
             None => None,
             Some(found) => {
                 let record = TxnRecord::from_bytes(&found.txn)
-                    .map_err(|error| wrong(&self.span.dir, &error))?;
+                    .map_err(|error| wrong(&self.span.name, &error))?;
                 self.span.count += 1;
                 self.span.first = self.span.first.or(Some(record.header.zxid));
                 self.span.last = Some(record.header.zxid);
@@ -136,14 +202,14 @@ fn snapshots(dir: &Path) -> Vec<Zxid> {
         .collect()
 }
 
-/// Compares the logs in these data directories.
+/// Compares the logs in these data directories, each with the name of its server.
 ///
 /// # Errors
 /// If one cannot be read, is in use, or is corrupt.
-pub fn compare(dirs: &[impl AsRef<Path>]) -> Result<LogsVerdict, Failure> {
+pub fn compare(dirs: &[(String, impl AsRef<Path>)]) -> Result<LogsVerdict, Failure> {
     let mut logs = dirs
         .iter()
-        .map(|dir| Log::open(dir.as_ref()))
+        .map(|(name, dir)| Log::open(name, dir.as_ref()))
         .collect::<Result<Vec<_>, _>>()?;
     let (mut compared, mut violation) = (0, None);
     while let Some(zxid) = logs
@@ -165,7 +231,7 @@ pub fn compare(dirs: &[impl AsRef<Path>]) -> Result<LogsVerdict, Failure> {
                 .copied()
                 .filter(|index| !logs[*index].is_superseded(zxid))
                 .collect();
-            violation = differ(&logs, &counts, zxid, &mut compared).map(|what| (zxid, what));
+            violation = differ(&logs, &counts, zxid, &mut compared);
         }
         for index in here {
             let log = &mut logs[index];
@@ -189,28 +255,39 @@ pub fn compare(dirs: &[impl AsRef<Path>]) -> Result<LogsVerdict, Failure> {
 }
 
 /// What is wrong at this zxid, which these logs have.
-fn differ(logs: &[Log], here: &[usize], zxid: Zxid, compared: &mut u64) -> Option<String> {
+fn differ(logs: &[Log], here: &[usize], zxid: Zxid, compared: &mut u64) -> Option<LogsViolation> {
+    let at = |index: usize| {
+        let log = &logs[index];
+        Some((log, log.next.as_ref()?))
+    };
     let (first, others) = here.split_first()?;
-    let one = logs[*first].next.as_ref()?;
-    for other in others {
-        *compared += 1;
-        let two = logs[*other].next.as_ref()?;
-        if !is_same(one, two) {
-            let (a, b) = (&logs[*first].span.dir, &logs[*other].span.dir);
-            return Some(format!("{a} has {} and {b} has {}", told(one), told(two)));
+    let (one, ours) = at(*first)?;
+    *compared += others.len() as u64;
+    let is_other = |index: &usize| at(*index).is_some_and(|(_, theirs)| !is_same(ours, theirs));
+    if let Some((two, theirs)) = others.iter().copied().find(is_other).and_then(at) {
+        let mut proof = [LoggedTxn::of(one, ours), LoggedTxn::of(two, theirs)];
+        // Whose txn fewer have is likely the one to be looked at.
+        if others.iter().copied().filter(is_other).count() * 2 > here.len() {
+            proof.reverse();
         }
+        let [a, b] = &proof;
+        let what = format!("{} has {a} and {} has {b}", a.log, b.log);
+        return Some(LogsViolation { zxid, what, proof });
     }
-    let hole = logs.iter().enumerate().find(|(index, log)| {
-        let has_it = log
-            .next
-            .as_ref()
-            .is_some_and(|next| next.header.zxid == zxid);
-        !here.contains(index) && !has_it && log.has_hole(zxid)
+    let hole = logs.iter().find(|log| {
+        let next = log.next.as_ref();
+        next.is_some_and(|next| next.header.zxid > zxid) && log.has_hole(zxid)
     })?;
-    let (with, without) = (&logs[*first].span.dir, &hole.1.span.dir);
-    Some(format!(
-        "{with} has {zxid} and {without} goes on behind it without having it"
-    ))
+    let proof = [
+        LoggedTxn::of(one, ours),
+        LoggedTxn::of(hole, hole.next.as_ref()?),
+    ];
+    let [a, b] = &proof;
+    let what = format!(
+        "{} has {a}, and {} goes on with {} without having it",
+        a.log, b.log, b.zxid
+    );
+    Some(LogsViolation { zxid, what, proof })
 }
 
 /// Are they the same txn? Digests count only where both have one.
@@ -240,42 +317,63 @@ fn is_same_body(one: &Txn, two: &Txn) -> bool {
     }
 }
 
-/// A txn as people can tell it from another: `setData /a version 5, 34 bytes (session 0x…, request 48)`.
-fn told(record: &TxnRecord) -> String {
-    let header = &record.header;
-    let size = |data: &Option<bytes::Bytes>| data.as_ref().map_or(0, |data| data.len());
-    let what = match &record.txn {
-        Txn::Create(txn) => format!("create {}, {} bytes", txn.path, size(&txn.data)),
-        Txn::CreateTtl(txn) => format!("createTTL {}, {} bytes", txn.path, size(&txn.data)),
-        Txn::CreateContainer(txn) => format!("createContainer {}", txn.path),
+/// A txn as people say it: `setData /a version 5, 3 bytes "abc"`.
+fn told(txn: &Txn) -> String {
+    match txn {
+        Txn::Create(txn) => format!("create {}, {}", txn.path, value(txn.data.as_ref())),
+        Txn::CreateTtl(txn) => format!("createTTL {}, {}", txn.path, value(txn.data.as_ref())),
+        Txn::CreateContainer(txn) => {
+            format!("createContainer {}, {}", txn.path, value(txn.data.as_ref()))
+        }
         Txn::Delete(txn) => format!("delete {}", txn.path),
         Txn::SetData(txn) => {
-            let size = size(&txn.data);
-            format!("setData {} version {}, {size} bytes", txn.path, txn.version)
+            let value = value(txn.data.as_ref());
+            format!("setData {} version {}, {value}", txn.path, txn.version)
         }
         Txn::SetAcl(txn) => format!("setACL {} version {}", txn.path, txn.version),
         Txn::Check(txn) => format!("check {} version {}", txn.path, txn.version),
         Txn::CreateSession(_) => "createSession".to_owned(),
         Txn::CloseSession(_) => "closeSession".to_owned(),
-        Txn::Error(txn) => format!("error {}", txn.code),
+        Txn::Error(txn) => refusal(txn.code),
         Txn::Multi(txn) => {
-            let kinds: Vec<String> = txn.ops.iter().map(|op| op.kind.to_string()).collect();
-            format!("multi of types {}", kinds.join(" "))
+            let parts: Vec<String> = txn.ops.iter().map(part).collect();
+            format!("multi of {}", parts.join("; "))
         }
-    };
-    let digest = match &record.digest {
-        Some(digest) => format!(", digest {:x}", digest.tree_digest),
-        None => String::new(),
-    };
-    format!(
-        "{what} (session {}, request {}, time {}{digest})",
-        header.client_id, header.cxid.0, header.time
+    }
+}
+
+/// One operation of a multi.
+fn part(op: &MultiOp) -> String {
+    let body = op.data.clone().unwrap_or_default();
+    if op.kind == OpCode::Error.code() {
+        let code = body
+            .first_chunk()
+            .map_or(0, |code| i32::from_be_bytes(*code));
+        return refusal(code);
+    }
+    Txn::decode(op.kind, &mut Reader::shared(&body)).map_or_else(
+        |_| format!("type {}, {}", op.kind, value(Some(&body))),
+        |txn| told(&txn),
     )
+}
+
+fn refusal(code: i32) -> String {
+    let known = ErrorCode::from_code(code);
+    known.map_or_else(|| format!("error {code}"), |code| format!("refusal {code}"))
+}
+
+/// The length of a value, and how it begins.
+fn value(data: Option<&Bytes>) -> String {
+    let Some(data) = data else {
+        return "no value".to_owned();
+    };
+    let begin = &data[..data.len().min(VALUE_MAX)];
+    let more = if begin.len() < data.len() { "…" } else { "" };
+    format!("{} bytes \"{}{more}\"", data.len(), begin.escape_ascii())
 }
 
 #[cfg(test)]
 mod tests {
-    use zkd::ids::{SessionId, Xid};
     use zkd::jute::Record;
     use zkd::record::txn::{ErrorTxn, SetDataTxn, TxnHeader};
     use zkd::storage::{Storage, StorageOptions};
@@ -322,15 +420,21 @@ mod tests {
         let (as_prepared, as_applied, good) = (multi([5, -1]), multi([-1, -1]), multi([5, 5]));
         let logs = [std::slice::from_ref(&as_prepared), &[as_applied]];
         assert_eq!(judge(&logs).violation, None);
-        let (zxid, what) = judge(&[&[as_prepared], &[good]]).violation.unwrap();
-        assert_eq!(zxid, Zxid(1));
-        assert!(what.contains("has multi of types 5 -1 (session"), "{what}");
+        let found = judge(&[&[as_prepared], &[good]]).violation.unwrap();
+        assert_eq!(found.zxid, Zxid(1));
+        assert_eq!(
+            found.proof.map(|txn| txn.what),
+            [
+                "multi of type 5, 0 bytes \"\"; refusal Ok",
+                "multi of type 5, 0 bytes \"\"; type 5, 0 bytes \"\""
+            ]
+        );
     }
 
     fn failed_multi(zxid: i64, data: &'static [u8]) -> TxnRecord {
         let op = MultiOp {
             kind: -1,
-            data: Some(bytes::Bytes::from_static(data)),
+            data: Some(Bytes::from_static(data)),
         };
         record(zxid, Txn::Multi(MultiTxn { ops: vec![op] }))
     }
@@ -350,8 +454,47 @@ mod tests {
 
     fn judge(logs: &[&[TxnRecord]]) -> LogsVerdict {
         let dirs: Vec<_> = logs.iter().map(|records| log(records)).collect();
-        let paths: Vec<_> = dirs.iter().map(tempfile::TempDir::path).collect();
-        compare(&paths).unwrap()
+        let names = (1..).map(|number| format!("n{number}"));
+        let named: Vec<_> = names
+            .zip(dirs.iter().map(tempfile::TempDir::path))
+            .collect();
+        compare(&named).unwrap()
+    }
+
+    /// Where two logs differ, what each has there, and the sentence.
+    fn proof(logs: &[&[TxnRecord]]) -> (Zxid, [String; 2], String) {
+        let found = judge(logs).violation.unwrap();
+        let told = |txn: &LoggedTxn| format!("{} {}: {}", txn.log, txn.zxid, txn.what);
+        (found.zxid, found.proof.each_ref().map(told), found.what)
+    }
+
+    #[test]
+    fn the_proof_is_two_txns_and_the_odd_one_is_last() {
+        let write = |version, data: &'static str| {
+            let txn = SetDataTxn {
+                path: "/a".to_owned(),
+                data: Some(Bytes::from_static(data.as_bytes())),
+                version,
+            };
+            record(7, Txn::SetData(txn))
+        };
+        let (good, bad) = (
+            write(1, "good"),
+            write(1, "evil\0and longer than what is shown"),
+        );
+        let (good, bad) = ([good], [bad]);
+        let logs: [&[TxnRecord]; 3] = [&bad, &good, &good];
+        let (zxid, txns, what) = proof(&logs);
+        assert_eq!(zxid, Zxid(7));
+        assert_eq!(
+            txns,
+            [
+                "n2 0x7: setData /a version 1, 4 bytes \"good\"",
+                "n1 0x7: setData /a version 1, 34 bytes \"evil\\x00and longer than wha…\""
+            ]
+        );
+        assert!(what.starts_with("n2 has setData /a"), "{what}");
+        assert!(what.ends_with("(session 0x1, request 1, time 5)"), "{what}");
     }
 
     #[test]
@@ -373,9 +516,17 @@ mod tests {
         );
 
         let differs = judge(&[&all, &[set(1, 1), failed_multi(2, b""), set(3, 9)]]);
-        assert_eq!(differs.violation.unwrap().0, Zxid(3));
-        let hole = judge(&[&all, &[set(1, 1), error(3)]]);
-        assert_eq!(hole.violation.unwrap().0, Zxid(2));
+        assert_eq!(differs.violation.unwrap().zxid, Zxid(3));
+        let (zxid, proof, what) = proof(&[&all, &[set(1, 1), error(3)]]);
+        assert_eq!(zxid, Zxid(2));
+        assert_eq!(
+            proof,
+            ["n1 0x2: multi of refusal Ok", "n2 0x3: refusal NoNode"]
+        );
+        assert!(
+            what.contains("n2 goes on with 0x3 without having it"),
+            "{what}"
+        );
     }
 
     #[test]
@@ -394,21 +545,23 @@ mod tests {
             set(epoch(2, 3), 4),
         ];
         let (one, two) = (log(&all), log(&old));
-        let judge = || compare(&[one.path(), two.path()]).unwrap().violation;
-        assert_eq!(judge().map(|(zxid, _)| zxid), Some(Zxid(epoch(1, 2))));
+        let dirs = [("n1".to_owned(), one.path()), ("n2".to_owned(), two.path())];
+        let judge = || compare(&dirs).unwrap().violation.map(|found| found.zxid);
+        assert_eq!(judge(), Some(Zxid(epoch(1, 2))));
         let snapshot = two.path().join("version-2/snapshot.200000002");
         std::fs::write(&snapshot, "").unwrap();
         assert_eq!(judge(), None);
         // One that is too old for the hole does not help.
         std::fs::rename(&snapshot, two.path().join("version-2/snapshot.200000001")).unwrap();
-        assert_eq!(judge().map(|(zxid, _)| zxid), Some(Zxid(epoch(2, 2))));
+        assert_eq!(judge(), Some(Zxid(epoch(2, 2))));
     }
 
     #[test]
     fn logs_in_use_or_missing_are_refused() {
         let dir = log(&[set(1, 1)]);
         let _in_use = RealDisk::open(dir.path(), dir.path(), false).unwrap();
-        assert!(compare(&[dir.path()]).is_err());
-        assert!(compare(&[Path::new("/nowhere/at/all")]).is_err());
+        for dir in [dir.path(), Path::new("/nowhere/at/all")] {
+            assert!(compare(&[("n1".to_owned(), dir)]).is_err());
+        }
     }
 }

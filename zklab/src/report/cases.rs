@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::run::{Load, Proof};
 use super::{Out, time};
 use crate::scenario::record::Summary;
 use crate::scenario::{Plan, RunRecord, Verdict};
@@ -11,11 +12,13 @@ const STORY_MAX: usize = 6;
 
 /// A case is over.
 pub fn case(out: &Out, record: &RunRecord) {
-    let witness: Vec<_> = record
-        .checks
-        .iter()
-        .filter(|check| check.verdict == "fail")
-        .flat_map(|check| check.witness.iter().map(|line| line["id"].clone()))
+    let broken = || record.checks.iter().filter(|check| check.verdict == "fail");
+    let ids = broken().flat_map(|check| check.witness.iter().filter_map(|line| line.get("id")));
+    let witness: Vec<_> = ids.collect();
+    let proof: Vec<String> = broken()
+        .take(1)
+        .flat_map(|check| &check.witness)
+        .map(|line| Proof::of(line, record.lab_start_us, &Load::default()).line())
         .collect();
     out.json(&json!({
         "v": 1,
@@ -29,6 +32,7 @@ pub fn case(out: &Out, record: &RunRecord) {
         "rule": record.rule,
         "message": record.message,
         "witness": witness,
+        "proof": proof,
         "faults": record.faults,
         "ops": record.load.ops,
         "worst_gap_ms": record.load.longest_gap_ms,
@@ -56,27 +60,33 @@ pub fn case(out: &Out, record: &RunRecord) {
             paint.yellow("SKIP"),
             record.message
         )),
-        verdict => {
-            let why = match verdict {
-                Verdict::Environment => format!("environment: {}", record.message),
-                _ => record.message.clone(),
-            };
-            out.line(&format!("  {} {label}  {why}", paint.red("FAIL")));
-            let mut story = record.story.clone();
-            let more = story.len().saturating_sub(STORY_MAX);
-            story.truncate(STORY_MAX);
-            if more > 0 {
-                story.push(format!("{more} more"));
-            }
-            if !story.is_empty() {
-                out.line(&format!("       faults: {}", story.join(" · ")));
-            }
-            out.line(&format!(
-                "       folder: {}     again: zklab replay {}",
-                record.folder, record.folder
-            ));
-        }
+        _ => failed(out, record, &label, &proof),
     }
+}
+
+/// A case that did not pass: why, what proves it, what was done, and where to look.
+fn failed(out: &Out, record: &RunRecord, label: &str, proof: &[String]) {
+    let why = match record.verdict {
+        Verdict::Environment => format!("environment: {}", record.message),
+        _ => record.message.clone(),
+    };
+    out.line(&format!("  {} {label}  {why}", out.paint.red("FAIL")));
+    for line in proof {
+        out.line(&format!("       {line}"));
+    }
+    let mut story = record.story.clone();
+    let more = story.len().saturating_sub(STORY_MAX);
+    story.truncate(STORY_MAX);
+    if more > 0 {
+        story.push(format!("{more} more"));
+    }
+    if !story.is_empty() {
+        out.line(&format!("       faults: {}", story.join(" · ")));
+    }
+    out.line(&format!(
+        "       folder: {}     again: zklab replay {}",
+        record.folder, record.folder
+    ));
 }
 
 /// All cases are over.

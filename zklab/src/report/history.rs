@@ -135,17 +135,19 @@ pub fn logs(out: &Out, verdict: &LogsVerdict) {
         .iter()
         .map(|dir| {
             json!({
-                "dir": dir.dir,
+                "dir": dir.name,
                 "txns": dir.count,
                 "first": dir.first.map(|zxid| zxid.to_string()),
                 "last": dir.last.map(|zxid| zxid.to_string()),
             })
         })
         .collect();
-    let violation = verdict
-        .violation
-        .as_ref()
-        .map(|(zxid, what)| json!({"rule": "logs", "zxid": zxid.to_string(), "what": what}));
+    let violation = verdict.violation.as_ref().map(|found| {
+        let proof = found.proof.each_ref().map(
+            |txn| json!({"dir": txn.log, "zxid": txn.zxid.to_string(), "txn": txn.to_string()}),
+        );
+        json!({"rule": "logs", "zxid": found.zxid.to_string(), "what": found.what, "proof": proof})
+    });
     out.json(&json!({
         "v": 1,
         "cmd": "check",
@@ -163,7 +165,7 @@ pub fn logs(out: &Out, verdict: &LogsVerdict) {
         out.line(&format!(
             "  {:>9} txns  {span}  {}",
             count(dir.count),
-            dir.dir
+            dir.name
         ));
     }
     match &verdict.violation {
@@ -172,11 +174,17 @@ pub fn logs(out: &Out, verdict: &LogsVerdict) {
             paint.green("ok"),
             count(verdict.compared)
         )),
-        Some((zxid, what)) => out.line(&format!(
-            "{} {}: {what} ({zxid})",
-            paint.red("FAIL"),
-            paint.bold("logs")
-        )),
+        Some(found) => {
+            out.line(&format!(
+                "{} {}: at {} the logs part",
+                paint.red("FAIL"),
+                paint.bold("logs"),
+                found.zxid
+            ));
+            for txn in &found.proof {
+                out.line(&format!("    {}  {}  {txn}", txn.log, txn.zxid));
+            }
+        }
     }
 }
 

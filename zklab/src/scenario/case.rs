@@ -267,7 +267,7 @@ async fn live(
         let found = killed
             .map_err(|failure| failure.cause)
             .and_then(|_| compare_logs(&stage.lab, &nodes));
-        Some(judge::logs(found))
+        Some(judge::logs(found, &folder.file("history.ndjson")))
     } else {
         None
     };
@@ -370,9 +370,9 @@ async fn end_load(mut load: Load) -> Result<Summary, Failure> {
 }
 
 fn compare_logs(lab: &Lab, nodes: &[NodeId]) -> Result<logs::LogsVerdict, String> {
-    let dirs: Vec<PathBuf> = nodes
+    let dirs: Vec<(String, PathBuf)> = nodes
         .iter()
-        .map(|node| lab.node_dir(*node).join("data"))
+        .map(|node| (node.to_string(), lab.node_dir(*node).join("data")))
         .collect();
     logs::compare(&dirs).map_err(|failure| failure.cause)
 }

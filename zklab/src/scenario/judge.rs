@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::amount::Unit;
 use super::expect::{Checks, Expected};
@@ -16,7 +16,7 @@ use crate::event::{FaultKind, LabEvent, LabEventKind};
 use crate::id::NodeId;
 use crate::observe::check;
 use crate::observe::history::History;
-use crate::observe::logs::LogsVerdict;
+use crate::observe::logs::{LoggedTxn, LogsVerdict};
 
 /// The share of time with somebody waiting for a processor above which times mean nothing, in percent.
 const BUSY_MAX: u64 = 75;
@@ -113,22 +113,76 @@ pub(super) fn digest(trees: &Trees) -> Check {
     }
 }
 
-/// What the txn logs say.
-pub(super) fn logs(found: Result<LogsVerdict, String>) -> Check {
-    match found {
-        Err(why) => skipped("logs", &why),
-        Ok(verdict) => {
-            let message = verdict
-                .violation
-                .map(|(zxid, what)| format!("at {zxid}: {what}"));
-            Check {
-                verdict: if message.is_some() { "fail" } else { "pass" }.to_owned(),
-                count: verdict.compared,
-                message: message.unwrap_or_default(),
-                ..skipped("logs", "")
-            }
+/// What the txn logs say. What proves it are the two txns, behind the operations of the history that wrote them.
+pub(super) fn logs(found: Result<LogsVerdict, String>, history: &Path) -> Check {
+    let verdict = match found {
+        Err(why) => return skipped("logs", &why),
+        Ok(verdict) => verdict,
+    };
+    let violation = verdict.violation.as_ref();
+    let message = violation.map(|found| format!("at {}: {}", found.zxid, found.what));
+    let proof = violation.map_or(&[][..], |found| &found.proof);
+    let mut witness = written_by(history, proof);
+    witness.extend(proof.iter().map(logged));
+    Check {
+        verdict: if message.is_some() { "fail" } else { "pass" }.to_owned(),
+        count: verdict.compared,
+        message: message.unwrap_or_default(),
+        witness,
+        ..skipped("logs", "")
+    }
+}
+
+/// A txn of a log, as it stands beside the lines of a history.
+fn logged(txn: &LoggedTxn) -> Value {
+    let mut line = json!({
+        "k": "txn",
+        "node": txn.log,
+        "z": txn.zxid.to_string(),
+        "txn": txn.what,
+        "s": txn.session.to_string(),
+        "xid": txn.request.0,
+        "time": txn.time_ms,
+    });
+    if let Some(digest) = txn.digest {
+        line["digest"] = format!("{digest:#x}").into();
+    }
+    line
+}
+
+/// The operations of the history that asked for these txns, where there are any: by session and request, which a client
+/// counts anew on every connection, and so by the zxid of the answer too if there was one.
+fn written_by(history: &Path, txns: &[LoggedTxn]) -> Vec<Value> {
+    let mut found: BTreeMap<u64, Value> = BTreeMap::new();
+    let Ok(open) = std::fs::File::open(history) else {
+        return Vec::new();
+    };
+    if txns.is_empty() {
+        return Vec::new();
+    }
+    let sessions: Vec<String> = txns
+        .iter()
+        .map(|txn| format!("\"s\":\"{}\"", txn.session))
+        .collect();
+    for line in BufReader::new(open).lines().map_while(Result::ok) {
+        if !sessions.iter().any(|session| line.contains(session)) {
+            continue;
+        }
+        let Ok(op) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        let is_of = |txn: &LoggedTxn| {
+            let zxid = op["z"].as_str();
+            op["s"] == txn.session.to_string()
+                && op["xid"] == txn.request.0
+                && zxid.is_none_or(|zxid| zxid == txn.zxid.to_string())
+        };
+        let id = op["id"].as_u64().filter(|_| op["k"] == "op");
+        if let Some(id) = id.filter(|_| txns.iter().any(is_of)) {
+            found.insert(id, op);
         }
     }
+    found.into_values().collect()
 }
 
 /// Everything that a verdict rests on.
@@ -231,7 +285,7 @@ fn died(events: &[LabEvent]) -> Option<String> {
     })
 }
 
-/// How often the epoch rose since `begin_us`.
+/// How many epochs were established since `begin_us`.
 pub(super) fn epoch_bumps(events: &[LabEvent], begin_us: u64) -> u64 {
     let later = events.iter().filter(|event| event.t_us >= begin_us);
     let bumps = later.filter(|event| matches!(event.kind, LabEventKind::EpochBumped { .. }));
@@ -259,5 +313,69 @@ pub(super) fn quorum_regained(events: &[LabEvent], begin_us: u64) -> Option<u64>
     match since {
         Some(_) => None,
         None => Some(longest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zkd::ids::{SessionId, Xid, Zxid};
+
+    use super::*;
+    use crate::observe::logs::LogsViolation;
+
+    #[test]
+    fn logs_that_differ_are_shown_with_who_wrote_what() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = dir.path().join("history.ndjson");
+        let lines = [
+            r#"{"k":"op","id":4,"c":1,"s":"0x100","conn":1,"xid":9,"op":"set","path":"/b","t0":1,"out":"ok","t1":2,"z":"0x6"}"#,
+            r#"{"k":"op","id":5,"c":1,"s":"0x100","conn":2,"xid":9,"op":"set","path":"/a","t0":3,"out":"ok","t1":4,"z":"0x7"}"#,
+            r#"{"k":"op","id":6,"c":2,"s":"0x200","conn":1,"xid":3,"op":"delete","path":"/a","t0":3,"out":"unknown"}"#,
+            r#"{"k":"op","id":7,"c":2,"s":"0x200","conn":1,"xid":4,"op":"delete","path":"/a","t0":3,"out":"unknown"}"#,
+            r#"{"k":"event","c":2,"s":"0x200","conn":1,"at":5,"ev":"changed","path":"/a"}"#,
+        ];
+        std::fs::write(&history, lines.join("\n")).unwrap();
+        let txn = |log: &str, what: &str, session, request| LoggedTxn {
+            log: log.to_owned(),
+            zxid: Zxid(7),
+            what: what.to_owned(),
+            session: SessionId(session),
+            request: Xid(request),
+            time_ms: 5,
+            digest: None,
+        };
+        let found = LogsViolation {
+            zxid: Zxid(7),
+            what: "they differ".to_owned(),
+            proof: [
+                txn("n1", "setData /a version 1, 1 bytes \"x\"", 0x100, 9),
+                txn("n3", "delete /a", 0x200, 3),
+            ],
+        };
+        let verdict = |violation| {
+            Ok(LogsVerdict {
+                dirs: Vec::new(),
+                compared: 12,
+                violation,
+            })
+        };
+        let check = logs(verdict(Some(found)), &history);
+        assert_eq!(
+            (check.verdict.as_str(), check.message.as_str()),
+            ("fail", "at 0x7: they differ")
+        );
+        let shown: Vec<&Value> = check
+            .witness
+            .iter()
+            .map(|line| match &line["id"] {
+                Value::Null => &line["node"],
+                id => id,
+            })
+            .collect();
+        assert_eq!(shown, [&json!(5), &json!(6), &json!("n1"), &json!("n3")]);
+        assert_eq!(check.witness[3]["txn"], "delete /a");
+        let check = logs(verdict(None), &history);
+        assert_eq!((check.verdict.as_str(), check.count), ("pass", 12));
+        assert!(check.witness.is_empty());
     }
 }

@@ -82,6 +82,14 @@ impl Proof {
                 zxid: word("z"),
                 ..Self::default()
             },
+            Some("txn") => Self {
+                name: "in its log".to_owned(),
+                who,
+                asked: word("txn"),
+                answer: asked_by(value),
+                zxid: word("z"),
+                ..Self::default()
+            },
             _ => Self::of_other(value, who, server, since_start("at")),
         }
     }
@@ -218,6 +226,23 @@ fn answer(op: &Value) -> String {
     parts.join(", ")
 }
 
+/// Whose request a logged txn was.
+fn asked_by(txn: &Value) -> String {
+    let mut parts = Vec::new();
+    for (key, word) in [
+        ("s", "session"),
+        ("xid", "request"),
+        ("digest", "leaves digest"),
+    ] {
+        match &txn[key] {
+            Value::Null => {}
+            Value::String(text) => parts.push(format!("{word} {text}")),
+            value => parts.push(format!("{word} {value}")),
+        }
+    }
+    parts.join(", ")
+}
+
 /// What was told of a znode.
 fn state(value: &Value) -> Vec<String> {
     let mut parts = Vec::new();
@@ -256,6 +281,11 @@ mod tests {
         assert_eq!(
             Proof::of(&op, 0, &Load::default()).line(),
             "op 3  client 2  delete /r/1  → never answered  (from 0.000050 s, never answered)"
+        );
+        let txn = json!({"k": "txn", "node": "n3", "z": "0x7", "txn": "delete /a", "s": "0x100", "xid": 9});
+        assert_eq!(
+            Proof::of(&txn, 0, &Load::default()).line(),
+            "in its log  n3  delete /a  → session 0x100, request 9  zxid 0x7"
         );
         let event = json!({"v": 1, "t_us": 5, "node": "n3", "kind": "digest", "value": "9c41"});
         assert_eq!(
