@@ -5,6 +5,7 @@ pub mod cases;
 pub mod election;
 pub mod ensemble;
 pub mod history;
+mod markup;
 pub mod network;
 pub mod paint;
 pub mod progress;

@@ -6,8 +6,8 @@
 
 use super::folder::{Outcome, RunJson};
 use super::load::Load;
-use super::markup::Markup;
 use super::witness;
+use crate::report::markup::Markup;
 
 /// A run, as the XML tells it.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,8 @@ mod html;
 mod junit;
 mod load;
 mod markdown;
-mod markup;
+
+pub(in crate::report) mod sheet;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::super::elections::{Election, End, Row, Tone};
-use super::super::markup::{Markup, px};
 use super::super::story::Story;
 use super::{length, moment};
+use crate::report::markup::{Markup, px};
 
 /// So many rows of one election are drawn.
 const ROWS_MAX: usize = 160;

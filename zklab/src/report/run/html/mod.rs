@@ -15,13 +15,12 @@ pub use self::side_by_side::compare;
 pub(super) use self::side_by_side::{rows, title};
 
 use super::folder::Folder;
-use super::markup::Markup;
+use super::sheet;
 use super::story::Story;
 use super::witness;
 use super::words::length;
+use crate::report::markup::Markup;
 
-/// The style sheet.
-const STYLE: &str = include_str!("style.css");
 /// What makes the timeline move; the page is whole without it.
 const SCRIPT: &str = include_str!("script.js");
 
@@ -32,9 +31,10 @@ pub fn page(folder: &Folder) -> String {
     let proofs = witness::of_run(&folder.run, &folder.load);
     let run = &folder.run;
     let mut page = Markup::default();
-    begin(
+    sheet::begin(
         &mut page,
         &format!("{}: {} ({})", run.outcome.title(), run.name, run.seed),
+        "",
     );
     verdict::header(&mut page, folder);
     verdict::what_went_wrong(&mut page, folder, &story, &proofs);
@@ -53,36 +53,10 @@ pub fn page(folder: &Folder) -> String {
     page.finish()
 }
 
-/// Everything before the content.
-fn begin(page: &mut Markup, title: &str) {
-    page.raw("<!DOCTYPE html>\n");
-    page.open("html", &[("lang", &"en")]);
-    page.open("head", &[]);
-    page.empty("meta", &[("charset", &"utf-8")]);
-    page.empty(
-        "meta",
-        &[
-            ("name", &"viewport"),
-            ("content", &"width=device-width, initial-scale=1"),
-        ],
-    );
-    page.empty(
-        "meta",
-        &[("name", &"color-scheme"), ("content", &"light dark")],
-    );
-    page.element("title", &[], title);
-    page.raw("<style>\n").raw(STYLE).raw("</style>\n");
-    page.close("head");
-    page.open("body", &[]);
-    page.open("main", &[]);
-}
-
-/// Everything after it.
+/// Everything after the content.
 fn end(page: &mut Markup) {
-    page.close("main");
     page.raw("<script>\n").raw(SCRIPT).raw("</script>\n");
-    page.close("body");
-    page.close("html");
+    sheet::end(page);
 }
 
 /// Microseconds as people read a moment: `4.118 s`.

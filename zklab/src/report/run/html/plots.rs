@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::super::folder::Folder;
 use super::super::load::{Column, Gap};
-use super::super::markup::{Markup, px};
 use super::super::story::{Lag, Stall, Story};
 use super::timeline::{LEFT, SPAN, Scale, label, name, tick, zoomed};
 use super::{length, moment};
 use crate::report::history::count;
+use crate::report::markup::{Markup, px};
 
 /// Columns are at least as wide.
 const COLUMN_MIN_US: u64 = 10_000;

@@ -2,11 +2,11 @@
 
 use super::super::elections::End;
 use super::super::folder::{Folder, Outcome};
-use super::super::markup::Markup;
 use super::super::story::Story;
 use super::super::words;
-use super::{begin, end, length, timeline};
+use super::{end, length, sheet, timeline};
 use crate::report::history::count;
+use crate::report::markup::Markup;
 use crate::scenario::LoadRecord;
 
 /// A row: what it is about, and what each run has to say to it.
@@ -140,7 +140,8 @@ pub fn compare(folders: &[Folder]) -> String {
     let end_us = stories.iter().map(|story| story.end_us).max().unwrap_or(1);
     let titles: Vec<String> = folders.iter().map(title).collect();
     let mut page = Markup::default();
-    begin(&mut page, &format!("Compared: {}", titles.join(" and ")));
+    let title = format!("Compared: {}", titles.join(" and "));
+    sheet::begin(&mut page, &title, "");
     page.open("header", &[]);
     page.element("h1", &[], "Side by side");
     page.element("p", &[("class", &"facts")], titles.join("  |  "));

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::super::folder::{Folder, Outcome};
-use super::super::markup::Markup;
 use super::super::words;
 use super::moment;
 use crate::report::history::count;
+use crate::report::markup::Markup;
 
 /// The head of a table inside a section of its own.
 fn begin(page: &mut Markup, id: &str, title: &str, columns: &[&str]) {

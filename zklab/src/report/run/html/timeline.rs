@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::super::elections::{Election, End};
 use super::super::folder::Folder;
-use super::super::markup::{Markup, px};
 use super::super::story::{Fault, Lane, LaneState, Story};
 use super::super::witness::Proof;
 use super::{length, moment, plots};
+use crate::report::markup::{Markup, px};
 
 /// All of the drawing.
 const WIDTH: f64 = 1120.0;

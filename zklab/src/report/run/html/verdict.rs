@@ -1,11 +1,11 @@
 //! How it ended, what proves it, and how to see it again: the first thing on the page.
 
 use super::super::folder::{Event, Folder, Outcome};
-use super::super::markup::Markup;
 use super::super::story::Story;
 use super::super::witness::Proof;
 use super::super::words;
 use super::{length, moment};
+use crate::report::markup::Markup;
 
 /// How long before the proof something may have caused it.
 const BEFORE_US: u64 = 1_500_000;
