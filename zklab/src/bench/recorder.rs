@@ -38,6 +38,28 @@ pub struct Latency {
     pub mean_us: f64,
 }
 
+/// The share of answers for which a latency is told, finer towards the end.
+const SHARES: [f64; 22] = [
+    0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 0.995, 0.9975,
+    0.999, 0.9995, 0.9999, 0.99995, 0.99999, 1.0,
+];
+
+/// So many answers, as a share of all, took at most so long.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentile {
+    /// The share, from 0 to 1.
+    pub share: f64,
+    /// In µs.
+    pub us: f64,
+}
+
+/// A part of a histogram: so many answers took so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bucket {
+    ns: u64,
+    count: u64,
+}
+
 /// Takes latencies down.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -58,8 +80,6 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Counts what is answered from one time to another, in ns.
     pub(super) fn new(from_ns: u64, to_ns: u64) -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("these bounds are allowed");
         Self {
             from_ns,
             to_ns,
@@ -91,6 +111,13 @@ impl Recorder {
         }
     }
 
+    /// The time is over: slices in which nothing came at the end are slices too.
+    pub(super) fn end(&mut self) {
+        while self.to_ns < u64::MAX && self.slice_from_ns + SLICE_NS <= self.to_ns {
+            self.end_slice();
+        }
+    }
+
     /// The whole.
     pub(super) fn latency(&self) -> Latency {
         let at = |quantile| micros(self.all.value_at_quantile(quantile));
@@ -101,6 +128,37 @@ impl Recorder {
             p999_us: at(0.999),
             max_us: micros(self.all.max()),
             mean_us: self.all.mean() / 1e3,
+        }
+    }
+
+    /// The same, share by share. A share that needs more answers than there were says nothing.
+    pub(super) fn percentiles(&self) -> Vec<Percentile> {
+        let told = |share: &&f64| **share >= 1.0 || (1.0 - **share) * self.all.len() as f64 >= 1.0;
+        let shares = SHARES.iter().filter(told);
+        shares
+            .filter(|_| !self.all.is_empty())
+            .map(|share| Percentile {
+                share: *share,
+                us: micros(self.all.value_at_quantile(*share)),
+            })
+            .collect()
+    }
+
+    /// The histogram, for another process.
+    pub(super) fn buckets(&self) -> Vec<Bucket> {
+        let recorded = self.all.iter_recorded();
+        recorded
+            .map(|value| Bucket {
+                ns: value.value_iterated_to(),
+                count: value.count_since_last_iteration(),
+            })
+            .collect()
+    }
+
+    /// Adds the histogram of another process.
+    pub(super) fn add(&mut self, buckets: &[Bucket]) {
+        for bucket in buckets {
+            self.all.saturating_record_n(bucket.ns, bucket.count);
         }
     }
 
@@ -115,6 +173,10 @@ impl Recorder {
         self.slice.reset();
         self.slice_from_ns += SLICE_NS;
     }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("these bounds are allowed")
 }
 
 fn micros(ns: u64) -> f64 {
@@ -135,6 +197,31 @@ mod tests {
         assert_eq!((recorder.done, recorder.failed), (2, 1));
         assert_eq!(recorder.first_error, Some(-101));
         assert_eq!(recorder.slices.len(), 1);
+        recorder.end();
+        assert_eq!(recorder.slices.len(), 2);
         assert!((recorder.latency().p50_us - 0.1).abs() < 0.001);
+    }
+    #[test]
+    fn a_share_is_told_only_if_there_were_enough_answers() {
+        let mut recorder = Recorder::new(0, u64::MAX);
+        assert!(recorder.percentiles().is_empty());
+        for us in 1..=100 {
+            recorder.answer(0, us * 1000, 0);
+        }
+        let told = recorder.percentiles();
+        let at = |share: f64| told.iter().find(|p| (p.share - share).abs() < 1e-9);
+        assert!((at(0.9).unwrap().us - 90.0).abs() < 0.1);
+        assert!(at(0.99).is_some() && at(0.995).is_none() && at(1.0).is_some());
+    }
+
+    #[test]
+    fn two_processes_make_one_histogram() {
+        let mut one = Recorder::new(0, u64::MAX);
+        let mut other = Recorder::new(0, u64::MAX);
+        one.answer(0, 1_000, 0);
+        other.answer(0, 9_000, 0);
+        one.add(&other.buckets());
+        assert!((one.latency().max_us - 9.0).abs() < 0.1);
+        assert_eq!(one.percentiles().len(), 5);
     }
 }

@@ -1,12 +1,13 @@
 //! One measurement: connect, make the keys, warm up, measure, put everything away.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, Got};
-use super::recorder::{Latency, Recorder, Slice};
+use super::recorder::{Latency, Percentile, Recorder, Slice};
+use super::sessions::end_all;
 use super::work::{Maker, Work};
 use crate::failure::{Exit, Failure};
 
@@ -14,7 +15,7 @@ use crate::failure::{Exit, Failure};
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
 const OPEN_EACH: Duration = Duration::from_millis(2);
 /// Connections whose session is asked for at one time.
-const GREETINGS: usize = 256;
+pub(super) const GREETINGS: usize = 256;
 /// Clients that connect from one address: each has only some 28,000 ports for one server.
 const CLIENTS_PER_ADDRESS: usize = 20_000;
 /// How long the keys may take to be made or deleted.
@@ -26,13 +27,19 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 const CHORE: u64 = u64::MAX;
 /// Requests of one connection on their way while keys are made.
 const KEYS_WINDOW: usize = 64;
+/// And bytes: a server has to hold large values that are on their way in memory.
+const KEYS_BYTES: usize = 256 << 10;
 /// Requests that may wait in an open loop; a server that is so far behind is overloaded.
 const OPEN_LOOP_MAX: usize = 1 << 20;
+/// Znodes below one parent, in a tree that is made to be big.
+const FAN_OUT: u64 = 1000;
+/// Between two tries to reach a server that is being started.
+const KNOCK_AGAIN: Duration = Duration::from_millis(1);
 /// The error of a znode that is there already.
 const NODE_EXISTS: i32 = -110;
 
 /// What is to be measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Where the servers answer clients; the clients are dealt out to them in turn.
     pub servers: Vec<SocketAddr>,
@@ -83,6 +90,9 @@ pub struct Outcome {
     pub rate: f64,
     /// From the request (in an open loop: from when it was due) to its answer.
     pub latency: Latency,
+    /// The same, share by share.
+    #[serde(default)]
+    pub percentiles: Vec<Percentile>,
     /// How it went over time.
     pub slices: Vec<Slice>,
 }
@@ -90,6 +100,8 @@ pub struct Outcome {
 /// The edges of what is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
+    /// Everything is there: sessions, keys.
+    Ready,
     /// It begins.
     Begin,
     /// It is over.
@@ -111,6 +123,7 @@ pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failur
         })?;
     }
     sync_all(&mut engine, &maker)?;
+    at_edge(Edge::Ready);
     let from_ns = engine.now_ns() + nanos(plan.warm_up);
     let mut recorder = Recorder::new(from_ns, from_ns + nanos(plan.length));
     let mut drive = Drive {
@@ -143,6 +156,7 @@ pub fn run(plan: &Plan, at_edge: &mut dyn FnMut(Edge)) -> Result<Outcome, Failur
 
 /// What was recorded.
 pub(super) fn outcome(plan: &Plan, recorder: &mut Recorder, lost: u64) -> Outcome {
+    recorder.end();
     Outcome {
         ops: recorder.done,
         failed: recorder.failed,
@@ -151,6 +165,7 @@ pub(super) fn outcome(plan: &Plan, recorder: &mut Recorder, lost: u64) -> Outcom
         seconds: plan.length.as_secs_f64(),
         rate: recorder.done as f64 / plan.length.as_secs_f64(),
         latency: recorder.latency(),
+        percentiles: recorder.percentiles(),
         slices: std::mem::take(&mut recorder.slices),
     }
 }
@@ -287,16 +302,114 @@ pub(super) fn all_lost(engine: &Engine) -> Failure {
     .hint("do the servers run, and do they accept so many clients (maxClientCnxns)?")
 }
 
+/// Makes a tree of `plan.keys` znodes below one root, a thousand below each parent, and leaves it there. Says how
+/// long that took.
+///
+/// # Errors
+/// As [`run`].
+pub fn fill(plan: &Plan) -> Result<Duration, Failure> {
+    let mut engine = Engine::new()?;
+    open_sessions(&mut engine, plan)?;
+    let mut maker = Maker::new(plan.work, &plan.root(), plan.keys, plan.size, plan.seed);
+    one_by_one(&mut engine, "make the root", |out| maker.put_root(out))?;
+    let begin_ns = engine.now_ns();
+    let parents = plan.keys.div_ceil(FAN_OUT);
+    many(&mut engine, "make the parents", parents, |number, out| {
+        maker.put_parent(number, out);
+    })?;
+    many(&mut engine, "make the znodes", plan.keys, |number, out| {
+        maker.put_leaf(number / FAN_OUT, number, out);
+    })?;
+    sync_all(&mut engine, &maker)?;
+    let took_ns = engine.now_ns() - begin_ns;
+    end_all(&mut engine)?;
+    Ok(Duration::from_nanos(took_ns))
+}
+
+/// Writes to the znodes that [`fill`] made, so many times.
+///
+/// # Errors
+/// As [`run`].
+pub fn overwrite(plan: &Plan, count: u64) -> Result<(), Failure> {
+    let mut engine = Engine::new()?;
+    open_sessions(&mut engine, plan)?;
+    let mut maker = Maker::new(plan.work, &plan.root(), plan.keys, plan.size, plan.seed);
+    many(&mut engine, "write to the znodes", count, |number, out| {
+        let number = number % plan.keys;
+        maker.put_write_to(number / FAN_OUT, number, out);
+    })?;
+    end_all(&mut engine)
+}
+
+/// The time from now until a new session has read the last znode of a tree that [`fill`] made, on a server that may
+/// not even listen yet.
+///
+/// # Errors
+/// If that takes longer than `patience`.
+pub fn first_read(plan: &Plan, patience: Duration) -> Result<Duration, Failure> {
+    let begin = Instant::now();
+    let mut maker = Maker::new(plan.work, &plan.root(), plan.keys, plan.size, plan.seed);
+    let last = plan.keys.saturating_sub(1);
+    loop {
+        let mut engine = Engine::new()?;
+        let server = plan.servers[0];
+        if engine.connect(server, None, plan.session_timeout).is_ok()
+            && read_once(&mut engine, patience, &mut |out| {
+                maker.put_read_of(last / FAN_OUT, last, out);
+            })?
+        {
+            let took = begin.elapsed();
+            end_all(&mut engine)?;
+            return Ok(took);
+        }
+        if begin.elapsed() > patience {
+            return Err(Failure::new(
+                Exit::Missed,
+                format!("{server} answered no read within {} s", patience.as_secs()),
+            ));
+        }
+        // Nothing tells when a server that was just started listens.
+        std::thread::sleep(KNOCK_AGAIN);
+    }
+}
+
+/// Whether a server that took the connection gives a session and then answers a read.
+fn read_once(
+    engine: &mut Engine,
+    patience: Duration,
+    put: &mut dyn FnMut(&mut Vec<u8>),
+) -> Result<bool, Failure> {
+    let give_up_ns = engine.now_ns() + nanos(patience);
+    while engine.now_ns() < give_up_ns {
+        engine.poll(give_up_ns)?;
+        for arrival in std::mem::take(&mut engine.arrivals) {
+            match arrival.got {
+                Got::Session => {
+                    engine.send(0, CHORE, &mut *put);
+                    engine.flush(0);
+                }
+                Got::Answer(0) => return Ok(true),
+                Got::Answer(err) => {
+                    return Err(Failure::new(
+                        Exit::Bug,
+                        format!("a znode that was there before cannot be read: error {err}"),
+                    ));
+                }
+                Got::Lost => return Ok(false),
+                Got::Pong | Got::Event => {}
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Opens every session of the plan, some at a time, from as many addresses as are needed.
 pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Failure> {
-    let patience = OPEN_PATIENCE + OPEN_EACH * u32::try_from(plan.clients).unwrap_or(u32::MAX);
-    let give_up_ns = engine.now_ns() + nanos(patience);
+    let give_up_ns = engine.now_ns() + nanos(open_patience(plan.clients));
     let (mut asked, mut open) = (0, 0);
     while open < plan.clients {
         while asked < plan.clients && asked - open < GREETINGS {
-            let server = plan.servers[asked % plan.servers.len()];
-            let from = from_address(server.ip().is_loopback(), asked / CLIENTS_PER_ADDRESS);
-            engine.connect(server, from, plan.session_timeout)?;
+            open_one(engine, plan, asked)?;
             asked += 1;
         }
         engine.poll(give_up_ns)?;
@@ -308,13 +421,30 @@ pub(super) fn open_sessions(engine: &mut Engine, plan: &Plan) -> Result<(), Fail
             }
         }
         if engine.now_ns() >= give_up_ns {
-            return Err(Failure::new(
-                Exit::Missed,
-                format!("only {open} of {} sessions were opened", plan.clients),
-            ));
+            return Err(too_few(open, plan.clients));
         }
     }
     Ok(())
+}
+
+/// Asks for the session of a client; all of them are dealt out to the servers in turn.
+pub(super) fn open_one(engine: &mut Engine, plan: &Plan, number: usize) -> Result<(), Failure> {
+    let server = plan.servers[number % plan.servers.len()];
+    let from = from_address(server.ip().is_loopback(), number / CLIENTS_PER_ADDRESS);
+    engine.connect(server, from, plan.session_timeout)?;
+    Ok(())
+}
+
+/// How long so many sessions may take to be opened.
+pub(super) fn open_patience(clients: usize) -> Duration {
+    OPEN_PATIENCE + OPEN_EACH * u32::try_from(clients).unwrap_or(u32::MAX)
+}
+
+pub(super) fn too_few(open: usize, wanted: usize) -> Failure {
+    Failure::new(
+        Exit::Missed,
+        format!("only {open} of {wanted} sessions were opened in time"),
+    )
 }
 
 /// The address that a block of clients connects from, if the usual one does not do; on loopback there are enough.
@@ -348,7 +478,7 @@ pub(super) fn sync_all(engine: &mut Engine, maker: &Maker) -> Result<(), Failure
             open += 1;
         }
     }
-    answered(engine, "sync", open, 0, &mut |_, _| {})
+    answered(engine, "sync", open, &mut |_| {})
 }
 
 /// Sends many requests over all connections and waits for all answers.
@@ -358,12 +488,20 @@ pub(super) fn many(
     count: u64,
     mut put: impl FnMut(u64, &mut Vec<u8>),
 ) -> Result<(), Failure> {
-    let mut asked = 0;
-    answered(engine, doing, count, KEYS_WINDOW, &mut |engine, window| {
+    let (mut asked, mut bytes) = (0, 0);
+    answered(engine, doing, count, &mut |engine| {
         for client in 0..engine.len() {
             let before = asked;
-            while asked < count && engine.is_open(client) && engine.waiting(client) < window {
-                engine.send(client, CHORE, |out| put(asked, out));
+            while asked < count
+                && engine.is_open(client)
+                && engine.waiting(client) < KEYS_WINDOW
+                && engine.waiting(client) * bytes <= KEYS_BYTES
+            {
+                engine.send(client, CHORE, |out| {
+                    let before = out.len();
+                    put(asked, out);
+                    bytes = out.len() - before;
+                });
                 asked += 1;
             }
             if asked > before {
@@ -378,14 +516,13 @@ fn answered(
     engine: &mut Engine,
     doing: &str,
     count: u64,
-    window: usize,
-    ask: &mut dyn FnMut(&mut Engine, usize),
+    ask: &mut dyn FnMut(&mut Engine),
 ) -> Result<(), Failure> {
     let mut give_up_ns = engine.now_ns() + nanos(KEYS_PATIENCE);
     let mut answered = 0;
     let mut refused = None;
     while answered < count {
-        ask(engine, window);
+        ask(engine);
         engine.poll(give_up_ns)?;
         for arrival in std::mem::take(&mut engine.arrivals) {
             match arrival.got {

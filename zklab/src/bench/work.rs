@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
 use zkd::jute::{Record, Writer};
 use zkd::prng::Prng;
 use zkd::record::opcode::OpCode;
 use zkd::record::proto::MultiHeader;
 
 /// What the clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Work {
     /// Data and Stat of a key.
     Read,
@@ -28,6 +30,8 @@ pub enum Work {
         /// How many.
         parts: u32,
     },
+    /// The names of all keys.
+    Children,
 }
 
 /// Makes one request after another.
@@ -96,12 +100,42 @@ impl Maker {
                 }
                 MultiHeader::END.encode(&mut Writer::new(out));
             }
+            Work::Children => {
+                let mut writer = Writer::new(out);
+                writer.int(OpCode::GetChildren.code());
+                writer.string(&self.root);
+                writer.bool(false);
+            }
         }
     }
 
     /// Writes the request that makes a key, for [`Self::needs_keys`].
     pub(super) fn put_key(&mut self, number: u64, out: &mut Vec<u8>) {
         self.put_create(number, 'k', out);
+    }
+
+    /// Writes the request that makes a znode for others to stand below.
+    pub(super) fn put_parent(&mut self, number: u64, out: &mut Vec<u8>) {
+        self.put_create(number, 'p', out);
+    }
+
+    /// Writes the request that makes a znode below such a one.
+    pub(super) fn put_leaf(&mut self, parent: u64, number: u64, out: &mut Vec<u8>) {
+        self.name_leaf(parent, number);
+        self.put_create_there(out);
+    }
+
+    /// Writes the request that reads one of those.
+    pub(super) fn put_read_of(&mut self, parent: u64, number: u64, out: &mut Vec<u8>) {
+        self.name_leaf(parent, number);
+        self.put_read_there(out);
+    }
+
+    /// Writes the request that writes to one of those.
+    pub(super) fn put_write_to(&mut self, parent: u64, number: u64, out: &mut Vec<u8>) {
+        Writer::new(out).int(OpCode::SetData.code());
+        self.name_leaf(parent, number);
+        self.put_set(out);
     }
 
     /// Writes the request that makes the znode above all keys.
@@ -168,6 +202,10 @@ impl Maker {
 
     fn put_read(&mut self, out: &mut Vec<u8>) {
         self.some_key();
+        self.put_read_there(out);
+    }
+
+    fn put_read_there(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
         writer.int(OpCode::GetData.code());
         writer.string(&self.path);
@@ -190,6 +228,10 @@ impl Maker {
 
     fn put_create(&mut self, number: u64, kind: char, out: &mut Vec<u8>) {
         self.name(number, kind);
+        self.put_create_there(out);
+    }
+
+    fn put_create_there(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
         writer.int(OpCode::Create.code());
         writer.string(&self.path);
@@ -206,6 +248,11 @@ impl Maker {
         self.path.clear();
         // Writing into a String cannot fail.
         let _ = write!(self.path, "{}/{kind}{number:07}", self.root);
+    }
+
+    fn name_leaf(&mut self, parent: u64, number: u64) {
+        self.path.clear();
+        let _ = write!(self.path, "{}/p{parent:07}/n{number:07}", self.root);
     }
 }
 

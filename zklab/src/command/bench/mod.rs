@@ -1,0 +1,170 @@
+//! `bench`: makes ensembles, measures them in turn, compares.
+
+mod catch_up;
+mod election;
+mod load;
+mod processes;
+mod start;
+mod subject;
+mod tree;
+
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+pub(super) use self::processes::{PART, part};
+use self::subject::{Origin, Subject};
+use super::Context;
+use crate::bench::{Bystanders, Seen};
+use crate::cli::bench::{BenchArgs, Mode};
+use crate::failure::{Context as _, Exit, Failure};
+use crate::report::bench::{Kind, Report, Round, Side, Unit, page, pictures};
+use crate::report::progress::Progress;
+use crate::report::run::write;
+
+/// Open files that are no connections of clients: logs, ports, the lab's own.
+const FILES_BESIDE: u64 = 512;
+
+pub(super) fn run(context: &mut Context, args: &BenchArgs) -> Result<Exit, Failure> {
+    let origins = Origin::all(args)?;
+    if args.mode != Mode::Idle {
+        make_room(u64::from(args.clients))?;
+    }
+    let report = match args.mode {
+        Mode::Start => start::measure(context, args, &origins),
+        Mode::Election => measured(context, args, &origins, election::measure),
+        Mode::Tree => measured(context, args, &origins, tree::measure),
+        Mode::CatchUp => measured(context, args, &origins, catch_up::measure),
+        _ => measured(context, args, &origins, load::measure),
+    }?;
+    if let Some(file) = &args.html {
+        write(file, &page(&report))?;
+    }
+    if let Some(dir) = &args.svg {
+        draw(&report, dir)?;
+    }
+    report.show(&context.out);
+    Ok(report.exit())
+}
+
+/// The plots, each as a file.
+fn draw(report: &Report, dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).doing(|| format!("cannot make {}", dir.display()))?;
+    for picture in pictures(report) {
+        write(&dir.join(format!("{}.svg", picture.name)), &picture.svg)?;
+    }
+    Ok(())
+}
+
+/// Brings up everything that is compared, lets `measure` do its work, and ends it, however that came out.
+fn measured(
+    context: &Context,
+    args: &BenchArgs,
+    origins: &[Origin],
+    measure: fn(&Context, &BenchArgs, &mut [Subject]) -> Result<Report, Failure>,
+) -> Result<Report, Failure> {
+    let mut subjects = Vec::new();
+    let report = bring_up(context, args, origins, &mut subjects)
+        .and_then(|()| measure(context, args, &mut subjects));
+    for subject in subjects {
+        // What was measured counts, even if a lab does not end well; `ls` shows it.
+        let _ = subject.end();
+    }
+    report
+}
+
+/// Whatever is up already is in `into` even if something fails.
+fn bring_up(
+    context: &Context,
+    args: &BenchArgs,
+    origins: &[Origin],
+    into: &mut Vec<Subject>,
+) -> Result<(), Failure> {
+    for (number, origin) in origins.iter().enumerate() {
+        into.push(Subject::new(context, args, origin, args.nodes(), number)?);
+    }
+    Ok(())
+}
+
+/// All rounds, one subject after the other in each.
+fn in_turn(
+    context: &Context,
+    args: &BenchArgs,
+    subjects: &mut [Subject],
+    mut one: impl FnMut(&mut Subject, u32) -> Result<Round, Failure>,
+) -> Result<Vec<Side>, Failure> {
+    let names = subjects.iter().map(|subject| subject.name.as_str());
+    let mut sides: Vec<Side> = names.map(Side::new).collect();
+    for round in 0..args.rounds {
+        for (subject, side) in subjects.iter_mut().zip(&mut sides) {
+            let doing = format!("{}, round {} of {}", side.name, round + 1, args.rounds);
+            let _progress = Progress::start(&context.out, &doing);
+            side.rounds.push(one(subject, round)?);
+        }
+    }
+    Ok(sides)
+}
+
+/// Sees to it that this process, and the servers it starts, may have so many connections.
+fn make_room(clients: u64) -> Result<(), Failure> {
+    let cannot = || "cannot read the limit of open files".to_owned();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).doing(cannot)?;
+    let needed = clients + FILES_BESIDE;
+    if soft >= needed {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).map_err(|error| {
+        Failure::environment(format!(
+            "{clients} clients need {needed} open files, and the limit is {hard}: {error}"
+        ))
+        .hint(format!(
+            "as root it is raised by itself; otherwise: ulimit -n {needed}"
+        ))
+    })
+}
+
+/// What other clients saw meanwhile, as figures.
+fn seen_kinds() -> Vec<Kind> {
+    let micros = |key: &str, head: &str, name: &str| Kind::new(key, head, name, Unit::Micros);
+    vec![
+        micros(
+            "others_p99",
+            "OTHERS' P99",
+            "other clients' reads and writes, 99th percentile",
+        ),
+        micros(
+            "others_max",
+            "OTHERS' MAX",
+            "other clients' slowest read or write",
+        ),
+        Kind::new(
+            "late_beats",
+            "LATE BEATS",
+            "other clients' heartbeats that were late",
+            Unit::Count,
+        )
+        .aside(),
+    ]
+}
+
+fn put_seen(round: &mut Round, seen: Seen) {
+    let worse = |of: fn(&crate::bench::Latency) -> f64| of(&seen.reads).max(of(&seen.writes));
+    round.put("others_p99", worse(|latency| latency.p99_us));
+    round.put("others_max", worse(|latency| latency.max_us));
+    round.put("late_beats", seen.late as f64);
+    round.bystanders = Some(seen);
+}
+
+/// Does something while other clients live on the servers that stay, and adds what they saw to the round.
+fn with_bystanders<T>(
+    servers: &[std::net::SocketAddr],
+    round: &mut Round,
+    doing: impl FnOnce(&Bystanders) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let bystanders = Bystanders::start(servers)?;
+    let done = doing(&bystanders);
+    let seen = bystanders.finish();
+    let done = done?;
+    put_seen(round, seen?);
+    Ok(done)
+}
