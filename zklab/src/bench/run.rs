@@ -13,7 +13,7 @@ use crate::failure::{Exit, Failure};
 
 /// How long all sessions may take to be opened, and how much longer for each.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
-const OPEN_EACH: Duration = Duration::from_millis(2);
+const OPEN_EACH: Duration = Duration::from_millis(6);
 /// Connections whose session is asked for at one time.
 pub(super) const GREETINGS: usize = 256;
 /// Clients that connect from one address: each has only some 28,000 ports for one server.

@@ -167,7 +167,9 @@ fn one_round(args: &BenchArgs, plan: &Plan, subject: &Subject) -> Result<Round, 
     let outcome = drive(args, plan, at_edge);
     let seen = bystanders.map(Bystanders::finish);
     let outcome = outcome?;
+    let late = outcome.failed + outcome.lost;
     let mut round = told(outcome, before, after, !subject.pids.is_empty());
+    round.put("late", (args.mode == Mode::Idle).then_some(late as f64));
     if let Some(seen) = seen {
         put_seen(&mut round, seen?);
     }
@@ -207,7 +209,6 @@ fn told(outcome: Outcome, before: Counted, after: Counted, is_ours: bool) -> Rou
         generator_cpu_us: Some(own.cpu_us as f64 / ops.max(1) as f64),
         ..Round::default()
     };
-    round.put("late", (outcome.failed + outcome.lost) as f64);
     round.put("rate", outcome.rate);
     round.put("p50", outcome.latency.p50_us);
     round.put("p99", outcome.latency.p99_us);
