@@ -54,11 +54,6 @@ pub fn schema() -> Value {
     for rule in Rule::ALL {
         check[rule_key(rule)] = json!({ "type": "boolean" });
     }
-    let via = json!({
-        "enum": Via::words(),
-        "description": "whose client speaks: the lab's own, the zookeeper-client crate, or both (one in four the crate)",
-    });
-    let via = json!({ "anyOf": [via, { "type": "array", "items": via }] });
     let mut top = table(json!({
         "v": { "type": "integer" },
         "name": { "type": "string", "description": "what it is called in reports" },
@@ -66,7 +61,7 @@ pub fn schema() -> Value {
         "seeds": { "type": "integer", "description": "how many seeds a run takes" },
         "duration": time, "pace": time,
         "lab": table(json!({ "nodes": count, "observers": count, "tick": time, "net": { "type": "string" }, "data": words, "profile": words })),
-        "load": table(json!({ "clients": count, "via": via, "rate": count, "mix": { "type": ["string", "object"] }, "session_timeout": time })),
+        "load": table(json!({ "clients": count, "via": via(), "rate": count, "mix": { "type": ["string", "object"] }, "session_timeout": time })),
         "step": { "type": "array", "items": step },
         "fault": { "type": "array", "items": fault },
         "final": table(json!({ "heal": { "type": "string" }, "then": words })),
@@ -86,6 +81,14 @@ pub fn schema() -> Value {
                 .all(|key| !top["properties"]["load"]["properties"][*key].is_null())
     );
     top
+}
+
+fn via() -> Value {
+    let word = json!({ "enum": Via::words() });
+    json!({
+        "anyOf": [word, { "type": "array", "items": word }],
+        "description": "whose client speaks: the lab's own, the zookeeper-client crate, or both (one in four the crate)",
+    })
 }
 
 #[cfg(test)]

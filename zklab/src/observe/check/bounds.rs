@@ -34,7 +34,7 @@ pub(super) fn is_hidden(op: &Op) -> bool {
 /// What the answer itself shows of its state.
 fn shown(op: &Op) -> Zxid {
     match op.outcome {
-        Outcome::Ok => op.mzxid.max(op.czxid),
+        Outcome::Ok => op.mzxid.max(op.czxid).max(op.pzxid),
         _ => Zxid::ZERO,
     }
 }

@@ -6,7 +6,7 @@
 
 use zkd::ids::Zxid;
 
-use super::bounds::{NEVER, Span};
+use super::bounds::{NEVER, Span, is_hidden};
 use super::timeline::{Change, Timeline};
 use super::{Findings, Rule, op_index};
 use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
@@ -99,6 +99,20 @@ fn signs(timeline: &Timeline<'_>, index: OpIndex, op: &Op, lives: &mut [Life]) {
         (Kind::Get | Kind::Exists, Outcome::Failed(-101)) => {
             if let Some(path) = op.path {
                 missing(timeline, path, span, index, lives);
+            }
+        }
+        (Kind::Children, Outcome::Ok) => {
+            let state = if is_hidden(op) { op.pzxid } else { op.zxid };
+            let kids = timeline.history.parts_of(op);
+            let all = op.path.map(|dir| timeline.family.kids(dir));
+            for kid in all.into_iter().flatten() {
+                if !kids.iter().any(|listed| listed.path == *kid) {
+                    let span = Span {
+                        from: state,
+                        to: state,
+                    };
+                    missing(timeline, *kid, span, index, lives);
+                }
             }
         }
         _ => {}

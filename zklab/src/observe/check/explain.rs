@@ -5,7 +5,7 @@ use std::fmt::Write;
 use zkd::error::ErrorCode;
 use zkd::ids::Zxid;
 
-use crate::observe::history::{History, Op, Outcome};
+use crate::observe::history::{History, Kind, Op, Outcome};
 
 /// `op 8812  client 3  get /e/3-1 → ok, zxid 0x100000731, version 4, value of op 17  (1.204–1.206 s)`.
 pub(super) fn op(history: &History, op: &Op) -> String {
@@ -13,6 +13,18 @@ pub(super) fn op(history: &History, op: &Op) -> String {
     if history.own_clients.is_some_and(|own| op.client > own) {
         text.push_str("(zookeeper-client)  ");
     }
+    asked(history, op, &mut text);
+    answered(history, op, &mut text);
+    let from = seconds(history, op.t0);
+    let _ = if op.is_answered() {
+        write!(text, "  ({from}–{} s)", seconds(history, op.t1))
+    } else {
+        write!(text, "  (from {from} s)")
+    };
+    text
+}
+
+fn asked(history: &History, op: &Op, text: &mut String) {
     let mut say = |arguments: std::fmt::Arguments<'_>| {
         let _ = text.write_fmt(arguments);
     };
@@ -26,12 +38,19 @@ pub(super) fn op(history: &History, op: &Op) -> String {
     if let Some(path) = op.path {
         say(format_args!(" {}", history.path_text(path)));
     }
-    for part in history.parts_of(op) {
+    if op.kind == Kind::Children {
+        say(format_args!(" ({} of them)", op.part_count));
+    }
+    let parts = history.parts_of(op).iter();
+    for part in parts.filter(|_| op.kind != Kind::Children) {
         say(format_args!(
             " {} {}",
             part.kind.word(),
             history.path_text(part.path)
         ));
+    }
+    if op.rel != Zxid::ZERO {
+        say(format_args!(" after {}", op.rel));
     }
     if op.watch {
         say(format_args!(" with a watch"));
@@ -39,6 +58,12 @@ pub(super) fn op(history: &History, op: &Op) -> String {
     if op.expected != -1 {
         say(format_args!(" if version {}", op.expected));
     }
+}
+
+fn answered(history: &History, op: &Op, text: &mut String) {
+    let mut say = |arguments: std::fmt::Arguments<'_>| {
+        let _ = text.write_fmt(arguments);
+    };
     match op.outcome {
         Outcome::Ok => say(format_args!(" → ok")),
         Outcome::Unknown => say(format_args!(" → never answered")),
@@ -68,13 +93,6 @@ pub(super) fn op(history: &History, op: &Op) -> String {
             history.sessions[owner.0 as usize]
         ));
     }
-    let from = seconds(history, op.t0);
-    if op.is_answered() {
-        say(format_args!("  ({from}–{} s)", seconds(history, op.t1)));
-    } else {
-        say(format_args!("  (from {from} s)"));
-    }
-    text
 }
 
 /// Seconds since the history began.

@@ -10,9 +10,13 @@
 //! that a slow machine can never look like a bug.
 
 mod bounds;
+mod children;
 mod ephemerals;
 mod explain;
+mod family;
+mod lasting;
 mod real_time;
+mod rewatch;
 mod sequences;
 mod session;
 mod state;
@@ -41,7 +45,7 @@ pub enum Rule {
     SessionFifo,
     /// A read after a sync shows everything that was acknowledged before the sync.
     Sync,
-    /// A watch fires once, for the first change, before any answer that shows it.
+    /// A watch tells of the first change, or of every one if it stays, before any answer that shows it.
     Watches,
     /// Ephemerals live exactly as long as their session.
     Ephemerals,

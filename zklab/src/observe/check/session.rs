@@ -39,7 +39,11 @@ pub(super) fn check(sessions: &Sessions, timeline: &Timeline<'_>, findings: &mut
                 };
                 findings.broken(Rule::SessionFifo, what, &[newest.1, index]);
             }
-            let from = if is_hidden(op) { op.mzxid } else { op.zxid };
+            let from = if is_hidden(op) {
+                op.mzxid.max(op.pzxid)
+            } else {
+                op.zxid
+            };
             newest = newest.max((from, index));
             if is_hidden(op) {
                 continue;

@@ -7,6 +7,7 @@
 use zkd::ids::Zxid;
 
 use super::bounds::{NEVER, Span, is_hidden};
+use super::children::listed;
 use super::timeline::{Change, Mutation, Timeline, writes_to};
 use super::{Findings, Rule, op_index};
 use crate::observe::history::{Kind, Op, OpIndex, Outcome, PathId};
@@ -100,7 +101,8 @@ fn answer(timeline: &Timeline<'_>, index: OpIndex, op: &Op, findings: &mut Findi
             };
             seen(timeline, &sight, findings);
         }
-        (Kind::Get | Kind::Exists, Outcome::Failed(-101)) => {
+        (Kind::Children, Outcome::Ok) => listed(timeline, path, index, op, findings),
+        (Kind::Get | Kind::Exists | Kind::Children, Outcome::Failed(-101)) => {
             findings.looked(Rule::Reads);
             missing(timeline, path, span, index, findings);
         }
@@ -181,7 +183,7 @@ fn refused_as_changed(
 }
 
 /// ` at 0x…`, if it is one state.
-fn at(span: Span) -> String {
+pub(super) fn at(span: Span) -> String {
     if span.from == span.to {
         format!(" at {}", span.from)
     } else if span.to == NEVER {
@@ -335,7 +337,7 @@ fn unacknowledged(
 }
 
 /// A znode was not there.
-fn missing(
+pub(super) fn missing(
     timeline: &Timeline<'_>,
     path: PathId,
     span: Span,

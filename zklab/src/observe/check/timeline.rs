@@ -5,11 +5,13 @@
 //! have happened is in `doubts`. A delete whose zxid nobody told has happened, somewhere between two states: it is in
 //! `deletes`.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use zkd::ids::Zxid;
 
 use super::bounds::{Bounds, Span};
+use super::family::Family;
 use super::op_index;
 use super::real_time::Answers;
 use crate::observe::history::{History, Kind, Op, OpIndex, Outcome, PathId};
@@ -57,6 +59,9 @@ pub(super) struct Timeline<'h> {
     by_id: Vec<u32>,
     /// The acknowledged end of each session.
     closes: Vec<Option<OpIndex>>,
+    pub(super) family: Family,
+    /// All changes by zxid, when somebody asked for them.
+    in_order: OnceCell<Vec<Mutation>>,
 }
 
 /// No operation has this id.
@@ -124,6 +129,8 @@ impl<'h> Timeline<'h> {
             deletes: HashMap::new(),
             by_id: by_id(history),
             closes: vec![None; history.sessions.len()],
+            family: Family::default(),
+            in_order: OnceCell::new(),
         };
         timeline.settle();
         timeline.collect(answers);
@@ -131,7 +138,23 @@ impl<'h> Timeline<'h> {
         if timeline.bury_ephemerals() {
             timeline.sort();
         }
+        let doubtful = timeline.doubts.keys().chain(timeline.deletes.keys());
+        timeline.family = Family::of(history, &timeline.mutations, doubtful.copied());
         timeline
+    }
+
+    /// All known changes by zxid.
+    pub(super) fn in_order(&self) -> &[Mutation] {
+        self.in_order.get_or_init(|| {
+            let mut all = self.mutations.clone();
+            all.sort_by_key(|m| m.zxid);
+            all
+        })
+    }
+
+    /// The known change of a znode by this txn.
+    pub(super) fn exactly_at(&self, path: PathId, zxid: Zxid) -> Option<&Mutation> {
+        self.at(path, zxid).filter(|last| last.zxid == zxid)
     }
 
     /// Looks for the values of operations that were never answered.
@@ -383,8 +406,11 @@ impl<'h> Timeline<'h> {
         if op.zxid > Zxid::ZERO || !op.kind.is_read() || op.outcome != Outcome::Ok {
             return to;
         }
-        let next = op.path.and_then(|path| self.after(path, op.mzxid));
-        next.map_or(to, |next| to.min(Zxid(next.zxid.0 - 1)))
+        let next = op.path.and_then(|path| match op.kind {
+            Kind::Children => self.family.after(path, op.pzxid).map(|(zxid, _)| zxid),
+            _ => self.after(path, op.mzxid).map(|next| next.zxid),
+        });
+        next.map_or(to, |next| to.min(Zxid(next.0 - 1)))
     }
 
     /// The create behind the znode that is there at this state, if it is known.

@@ -56,8 +56,12 @@ pub struct OpLine<'a> {
     pub value: u32,
     pub czxid: Zxid,
     pub mzxid: Zxid,
+    pub pzxid: Zxid,
+    pub rel: Zxid,
     pub owner: SessionId,
     pub parts: Vec<PartLine<'a>>,
+    /// The names of children, with commas.
+    pub kids: Option<&'a str>,
 }
 
 impl OpLine<'_> {
@@ -86,8 +90,11 @@ impl OpLine<'_> {
             value: 0,
             czxid: Zxid::ZERO,
             mzxid: Zxid::ZERO,
+            pzxid: Zxid::ZERO,
+            rel: Zxid::ZERO,
             owner: SessionId::NONE,
             parts: Vec::new(),
+            kids: None,
         }
     }
 }
@@ -324,26 +331,36 @@ impl<'a> OpLine<'a> {
         }
         object.zxid("cz", self.czxid);
         object.zxid("mz", self.mzxid);
+        object.zxid("pz", self.pzxid);
+        object.zxid("rel", self.rel);
         if self.owner != SessionId::NONE {
             object.hex("owner", self.owner.0);
         }
-        if !self.parts.is_empty() {
-            object.out.push_str(",\"parts\":[");
-            for (index, part) in self.parts.iter().enumerate() {
-                let comma = if index > 0 { "," } else { "" };
-                let (word, path) = (part.kind.word(), part.path);
-                let _ = write!(object.out, "{comma}{{\"op\":\"{word}\",\"path\":\"{path}\"");
-                if part.expected != -1 {
-                    object.number("exp", part.expected);
-                }
-                if part.version != -1 {
-                    object.number("ver", part.version);
-                }
-                object.out.push('}');
-            }
-            object.out.push(']');
+        if let Some(kids) = self.kids {
+            object.text("kids", kids);
         }
+        self.encode_parts(&mut object);
         object.end();
+    }
+
+    fn encode_parts(&self, object: &mut Object<'_>) {
+        if self.parts.is_empty() {
+            return;
+        }
+        object.out.push_str(",\"parts\":[");
+        for (index, part) in self.parts.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let (word, path) = (part.kind.word(), part.path);
+            let _ = write!(object.out, "{comma}{{\"op\":\"{word}\",\"path\":\"{path}\"");
+            if part.expected != -1 {
+                object.number("exp", part.expected);
+            }
+            if part.version != -1 {
+                object.number("ver", part.version);
+            }
+            object.out.push('}');
+        }
+        object.out.push(']');
     }
 
     fn decode(mut fields: Fields<'a>) -> Result<Self, Malformed> {
@@ -373,6 +390,9 @@ impl<'a> OpLine<'a> {
                 "ver" => op.version = value.number()?,
                 "cz" => op.czxid = Zxid(value.hex()?),
                 "mz" => op.mzxid = Zxid(value.hex()?),
+                "pz" => op.pzxid = Zxid(value.hex()?),
+                "rel" => op.rel = Zxid(value.hex()?),
+                "kids" => op.kids = Some(value.text()?),
                 "owner" => op.owner = SessionId(value.hex()?),
                 "parts" => op.parts = PartLine::all(value)?,
                 _ => {}
@@ -384,7 +404,10 @@ impl<'a> OpLine<'a> {
             "unknown" => Outcome::Unknown,
             other => return Err(Malformed::new(format!("{other:?} is not an outcome"))),
         };
-        let needs_path = !matches!(op.kind, Kind::Multi | Kind::Sync | Kind::Close);
+        let needs_path = !matches!(
+            op.kind,
+            Kind::Multi | Kind::Sync | Kind::Close | Kind::Rewatch
+        );
         if needs_path && op.path.is_none() {
             return Err(Malformed::new(format!(
                 "a {} without a path",
@@ -535,8 +558,8 @@ impl<'a> FinalLine<'a> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_line_is_json_and_comes_back() {
+    /// Lines of operations with every field that there is.
+    fn ops() -> [Line<'static>; 4] {
         let mut op = OpLine::new(Kind::Multi);
         op.id = 7;
         op.session = SessionId(-3);
@@ -562,6 +585,23 @@ mod tests {
         (create.path, create.made) = (Some("/s/q-"), Some("/s/q-0000000003"));
         (create.sequential, create.ephemeral, create.watch) = (true, true, true);
         create.value = 8;
+        let mut children = OpLine::new(Kind::Children);
+        children.id = 9;
+        (children.path, children.kids) = (Some("/n"), Some("0,3"));
+        children.pzxid = Zxid(7);
+        let mut again = OpLine::new(Kind::Rewatch);
+        (again.id, again.rel) = (10, Zxid(6));
+        again.parts = vec![PartLine {
+            kind: Kind::Recursive,
+            path: "/e",
+            expected: -1,
+            version: -1,
+        }];
+        [op, create, children, again].map(Line::Op)
+    }
+
+    #[test]
+    fn every_line_is_json_and_comes_back() {
         let mark = MarkLine {
             client: 1,
             session: SessionId(5),
@@ -588,9 +628,7 @@ mod tests {
             owner: SessionId(5),
             zxid: Zxid(9),
         };
-        for line in [
-            Line::Op(op),
-            Line::Op(create),
+        let others = [
             Line::Open(mark.clone()),
             Line::Lost(mark.clone()),
             Line::Expired(mark),
@@ -600,7 +638,8 @@ mod tests {
                 zxid: Zxid(9),
                 at: 3,
             },
-        ] {
+        ];
+        for line in ops().into_iter().chain(others) {
             let mut text = String::new();
             line.encode(&mut text);
             assert!(text.ends_with('\n'));

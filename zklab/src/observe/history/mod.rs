@@ -21,9 +21,14 @@
 //! go through the zookeeper-client crate, which hides headers: they have `z` only where a Stat told it, `pos` says
 //! what could be had when, and all connections of a session are one. `val` names a
 //! value by the `id` of the operation that wrote it, for reads the value read; 0 is none of ours. `exp` is the
-//! version that was demanded, `ver`, `cz`, `mz`, `owner` are of the Stat that came back. `made` is the path of a
+//! version that was demanded, `ver`, `cz`, `mz`, `pz`, `owner` are of the Stat that came back. `made` is the path of a
 //! sequential znode; `eph`, `seq`, `watch` say what was asked for. The operations of a multi are `parts`. Ids
 //! begin at 1 and leave no large gaps. Strings have no escapes. Unknown fields and kinds are passed over.
+//!
+//! `children` lists a directory, `kids` are the names that came, with commas. `persistent` and `recursive` leave watches
+//! that stay. `rewatch` is what a client says after it has connected again: it has seen `rel`, and its `parts` are the
+//! watches that it had, by what left them: `get` one for the data, `exists` one on a znode that was not there, `children`
+//! one for the children, `persistent` and `recursive`.
 
 mod line;
 mod text;
@@ -64,6 +69,8 @@ pub enum Kind {
     Get,
     /// Stat.
     Exists,
+    /// The names of the children, and the Stat.
+    Children,
     /// Replace the data.
     Set,
     /// Make a znode.
@@ -78,13 +85,20 @@ pub enum Kind {
     Sync,
     /// End the session.
     Close,
+    /// Leave a watch that stays, on one znode.
+    Persistent,
+    /// Leave a watch that stays, on a znode and all below it.
+    Recursive,
+    /// Leave the watches again that another connection had.
+    Rewatch,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Get,
         Self::Exists,
+        Self::Children,
         Self::Set,
         Self::Create,
         Self::Delete,
@@ -92,6 +106,9 @@ impl Kind {
         Self::Multi,
         Self::Sync,
         Self::Close,
+        Self::Persistent,
+        Self::Recursive,
+        Self::Rewatch,
     ];
 
     /// Its word in the file.
@@ -100,6 +117,7 @@ impl Kind {
         match self {
             Self::Get => "get",
             Self::Exists => "exists",
+            Self::Children => "children",
             Self::Set => "set",
             Self::Create => "create",
             Self::Delete => "delete",
@@ -107,6 +125,9 @@ impl Kind {
             Self::Multi => "multi",
             Self::Sync => "sync",
             Self::Close => "close",
+            Self::Persistent => "persistent",
+            Self::Recursive => "recursive",
+            Self::Rewatch => "rewatch",
         }
     }
 
@@ -122,7 +143,7 @@ impl Kind {
     /// Does it look at one znode?
     #[must_use]
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Get | Self::Exists)
+        matches!(self, Self::Get | Self::Exists | Self::Children)
     }
 }
 
@@ -182,9 +203,13 @@ pub struct Op {
     pub czxid: Zxid,
     /// The txn that last changed the znode, by the Stat that came back.
     pub mzxid: Zxid,
+    /// The txn that last made or deleted a child, by the Stat that came back.
+    pub pzxid: Zxid,
+    /// What the client had seen when it left its watches again.
+    pub rel: Zxid,
     /// The session that owns the znode, by the Stat that came back.
     pub owner: Option<SessionIndex>,
-    /// The operations of a multi: where they begin in [`History::parts`].
+    /// The operations of a multi, the children of a znode, or watches: where they begin in [`History::parts`].
     pub parts: u32,
     /// How many they are.
     pub part_count: u32,
@@ -215,10 +240,10 @@ impl Op {
     }
 }
 
-/// One operation of a multi.
+/// One operation of a multi, a child, or a watch.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// Set, create, delete or check.
+    /// Set, create, delete or check; `Exists` for a child; what left a watch.
     pub kind: Kind,
     /// The znode.
     pub path: PathId,
@@ -229,7 +254,7 @@ pub struct Part {
 }
 
 /// What a watch event says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Happened {
     /// The znode was made.
     Created,
@@ -429,6 +454,19 @@ impl History {
             };
             self.parts.push(part);
         }
+        let mut part_count = op.parts.len();
+        if let (Some(dir), Some(kids)) = (op.path, op.kids) {
+            for kid in kids.split(',').filter(|kid| !kid.is_empty()) {
+                let part = Part {
+                    kind: Kind::Exists,
+                    path: self.path(&format!("{dir}/{kid}")),
+                    expected: -1,
+                    version: -1,
+                };
+                self.parts.push(part);
+                part_count += 1;
+            }
+        }
         let op = Op {
             id: op.id,
             client: op.client,
@@ -451,9 +489,11 @@ impl History {
             value: op.value,
             czxid: op.czxid,
             mzxid: op.mzxid,
+            pzxid: op.pzxid,
+            rel: op.rel,
             owner: self.owner(op.owner),
             parts,
-            part_count: u32::try_from(op.parts.len()).map_err(|_| Malformed::new("too long"))?,
+            part_count: u32::try_from(part_count).map_err(|_| Malformed::new("too long"))?,
         };
         self.ops.push(op);
         Ok(())
@@ -495,7 +535,7 @@ impl History {
         self.path_ids.get(path).copied()
     }
 
-    /// The operations of a multi.
+    /// The operations of a multi, the children that were listed, or the watches that were left again.
     #[must_use]
     pub fn parts_of(&self, op: &Op) -> &[Part] {
         &self.parts[op.parts as usize..][..op.part_count as usize]

@@ -6,8 +6,9 @@ use zkd::jute::{DecodeError, Reader, Record, Writer};
 use zkd::record::data::{Acl, Stat};
 use zkd::record::opcode::OpCode;
 use zkd::record::proto::{
-    CreateRequest, DataResponse, MultiHeader, OptPathRequest, PathResponse, PathVersionRequest,
-    PathWatchRequest, SetDataRequest,
+    AddWatchRequest, ChildrenStatResponse, CreateRequest, DataResponse, MultiHeader,
+    OptPathRequest, PathResponse, PathVersionRequest, PathWatchRequest, SetDataRequest, SetWatches,
+    SetWatches2,
 };
 
 use crate::observe::history::{Kind, OpLine, Outcome, PartLine};
@@ -34,6 +35,8 @@ pub(super) struct Ask {
     pub(super) sequential: bool,
     pub(super) expected: i32,
     pub(super) parts: Vec<AskPart>,
+    /// The newest state that was seen, when watches are left again.
+    pub(super) rel: Zxid,
 }
 
 /// What an answer says besides its header.
@@ -46,6 +49,8 @@ pub(super) struct Told {
     pub(super) value: u32,
     pub(super) code: i32,
     pub(super) versions: Vec<i32>,
+    /// The names of children, with commas.
+    pub(super) kids: Option<String>,
 }
 
 impl Ask {
@@ -58,7 +63,20 @@ impl Ask {
             sequential: false,
             expected: -1,
             parts: Vec::new(),
+            rel: Zxid::ZERO,
         }
+    }
+
+    /// The paths of the watches of a kind that are left again.
+    fn watches(&self, kind: Kind) -> Vec<String> {
+        let parts = self.parts.iter().filter(|part| part.kind == kind);
+        parts.map(|part| part.path.clone()).collect()
+    }
+
+    /// The older request has no room for watches that stay.
+    fn is_old_rewatch(&self) -> bool {
+        let stays = |part: &AskPart| matches!(part.kind, Kind::Persistent | Kind::Recursive);
+        !self.parts.iter().any(stays)
     }
 
     pub(super) fn op(&self) -> OpCode {
@@ -72,13 +90,17 @@ impl Ask {
             Kind::Multi => OpCode::Multi,
             Kind::Sync => OpCode::Sync,
             Kind::Close => OpCode::CloseSession,
+            Kind::Children => OpCode::GetChildren2,
+            Kind::Persistent | Kind::Recursive => OpCode::AddWatch,
+            Kind::Rewatch if self.is_old_rewatch() => OpCode::SetWatches,
+            Kind::Rewatch => OpCode::SetWatches2,
         }
     }
 
     /// The body of the request; `id` is the value that it writes.
     pub(super) fn encode(&self, id: u32, out: &mut Writer<'_>) {
         match self.kind {
-            Kind::Get | Kind::Exists => PathWatchRequest {
+            Kind::Get | Kind::Exists | Kind::Children => PathWatchRequest {
                 path: self.path.clone(),
                 watch: self.watch,
             }
@@ -88,6 +110,12 @@ impl Ask {
             }
             .encode(out),
             Kind::Close => {}
+            Kind::Persistent | Kind::Recursive => AddWatchRequest {
+                path: self.path.clone(),
+                mode: i32::from(self.kind == Kind::Recursive),
+            }
+            .encode(out),
+            Kind::Rewatch => self.encode_rewatch(out),
             Kind::Multi => {
                 for part in &self.parts {
                     let mut one = Self::new(part.kind, part.path.clone());
@@ -123,6 +151,31 @@ impl Ask {
         }
     }
 
+    fn encode_rewatch(&self, out: &mut Writer<'_>) {
+        let [data, exist, child] =
+            [Kind::Get, Kind::Exists, Kind::Children].map(|kind| self.watches(kind));
+        let relative_zxid = self.rel;
+        if self.is_old_rewatch() {
+            SetWatches {
+                relative_zxid,
+                data,
+                exist,
+                child,
+            }
+            .encode(out);
+        } else {
+            SetWatches2 {
+                relative_zxid,
+                data,
+                exist,
+                child,
+                persistent: self.watches(Kind::Persistent),
+                recursive: self.watches(Kind::Recursive),
+            }
+            .encode(out);
+        }
+    }
+
     /// Reads the body of an answer without error.
     pub(super) fn told(&self, from: &mut Reader<'_>) -> Result<Told, DecodeError> {
         let mut told = Told::default();
@@ -133,6 +186,11 @@ impl Ask {
                 told.stat = Some(answer.stat);
             }
             Kind::Exists | Kind::Set => told.stat = Some(Stat::decode(from)?),
+            Kind::Children => {
+                let answer = ChildrenStatResponse::decode(from)?;
+                told.kids = Some(answer.children.join(","));
+                told.stat = Some(answer.stat);
+            }
             Kind::Create => told.made = PathResponse::decode(from)?.path,
             Kind::Multi => loop {
                 let header = MultiHeader::decode(from)?;
@@ -167,6 +225,7 @@ impl Ask {
         (line.watch, line.ephemeral, line.sequential) =
             (self.watch, self.ephemeral, self.sequential);
         line.expected = self.expected;
+        line.rel = self.rel;
         if matches!(self.kind, Kind::Set | Kind::Create | Kind::Multi) {
             line.value = id;
         }
@@ -197,6 +256,10 @@ impl Told {
             line.version = stat.version;
             (line.czxid, line.mzxid) = (stat.czxid, stat.mzxid);
             line.owner = stat.ephemeral_owner;
+        }
+        if line.kind == Kind::Children {
+            line.pzxid = self.stat.map_or(Zxid::ZERO, |stat| stat.pzxid);
+            line.kids = self.kids.as_deref();
         }
         if line.kind == Kind::Get {
             line.value = self.value;

@@ -15,6 +15,14 @@ pub(super) const PAIRS: u64 = 4;
 /// Places for znodes that come and go, and for ephemerals.
 const PLACES: u64 = 8;
 
+/// So many registers have only watches that stay.
+const LASTING: u64 = 4;
+
+/// The directory on which this client has no watch but one that stays.
+fn dir_of(number: u32) -> &'static str {
+    ["r", "e", "s", "n"][number as usize % 4]
+}
+
 /// Chooses for one client.
 #[derive(Debug)]
 pub(super) struct Chooser {
@@ -22,6 +30,8 @@ pub(super) struct Chooser {
     root: String,
     /// The versions it saw last, for compare-and-set.
     versions: HashMap<String, i32>,
+    /// The number of a client that can have watches that stay.
+    stays: Option<u32>,
 }
 
 impl Chooser {
@@ -30,7 +40,14 @@ impl Chooser {
             prng,
             root,
             versions: HashMap::new(),
+            stays: None,
         }
+    }
+
+    /// Watches that stay, too, for a client of this number.
+    pub(super) fn with_lasting_watches(mut self, number: u32) -> Self {
+        self.stays = Some(number);
+        self
     }
 
     /// An answer showed this version.
@@ -69,12 +86,7 @@ impl Chooser {
                 ask
             }
             Work::Get => Ask::new(Kind::Get, self.anything()),
-            Work::Watch => {
-                let kind = *self.prng.pick(&[Kind::Get, Kind::Exists]);
-                let mut ask = Ask::new(kind, self.anything());
-                ask.watch = true;
-                ask
-            }
+            Work::Watch => self.watch(),
             Work::Create => Ask::new(Kind::Create, self.place("n", PLACES)),
             Work::Delete => {
                 let dir = if self.prng.one_in(4) { "e" } else { "n" };
@@ -93,6 +105,56 @@ impl Chooser {
             }
             Work::Multi => self.multi(),
             Work::Sync => Ask::new(Kind::Sync, self.root.clone()),
+        }
+    }
+
+    /// Any kind of watch.
+    ///
+    /// Apache ZooKeeper before 3.9 keeps one kind of watch for a znode and a connection, so that one that fires once ends
+    /// one that stays (ZOOKEEPER-4466). The two are kept apart: the last registers have only watches that stay, and so
+    /// has one of the directories; it is another for another client.
+    fn watch(&mut self) -> Ask {
+        let own = self.stays.map(dir_of);
+        let kind = match (self.prng.below(9), own) {
+            (0, Some(_)) => Kind::Persistent,
+            (1, Some(_)) => Kind::Recursive,
+            (0..4, _) => Kind::Children,
+            (4..6, _) => Kind::Exists,
+            _ => Kind::Get,
+        };
+        let path = match kind {
+            Kind::Persistent => {
+                let lasting = REGISTERS - self.prng.below(LASTING) - 1;
+                format!("{}/r/{lasting}", self.root)
+            }
+            Kind::Recursive => format!("{}/{}", self.root, own.unwrap_or("r")),
+            Kind::Children => {
+                let dir = *self.prng.pick(&["n", "e"]);
+                format!("{}/{dir}", self.root)
+            }
+            Kind::Exists => {
+                let dir = *self.prng.pick(&["n", "e"]);
+                self.place(dir, PLACES)
+            }
+            _ => self.anything(),
+        };
+        let mut ask = Ask::new(kind, path);
+        ask.watch = !self.is_for_lasting(&ask) && kind.is_read();
+        ask
+    }
+
+    /// Is this read of a znode that has only watches that stay?
+    fn is_for_lasting(&self, ask: &Ask) -> bool {
+        let Some(number) = self.stays else {
+            return false;
+        };
+        let inside = ask.path.strip_prefix(&self.root).unwrap_or_default();
+        match ask.kind {
+            Kind::Children => inside.strip_prefix('/') == Some(dir_of(number)),
+            _ => inside
+                .strip_prefix("/r/")
+                .and_then(|place| place.parse::<u64>().ok())
+                .is_some_and(|place| place >= REGISTERS - LASTING),
         }
     }
 

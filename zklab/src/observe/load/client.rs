@@ -21,6 +21,7 @@ use super::link::{Link, Ticket};
 use super::mix::{Mix, Work};
 use super::recorder::Recorder;
 use super::reins::Reins;
+use super::watches::Watches;
 use crate::clock::now_us;
 use crate::observe::history::{EventLine, Happened, Kind, Line, MarkLine, OpLine, Outcome};
 use crate::probe::session::SessionError;
@@ -39,7 +40,10 @@ const REPLY_HEADER_LENGTH: usize = 16;
 #[derive(Debug)]
 struct Pending {
     id: u32,
+    /// Its number in the session.
     xid: Xid,
+    /// The number that the answer bears.
+    wire: Xid,
     t0: u64,
     ask: Ask,
 }
@@ -52,6 +56,7 @@ pub(super) struct Client {
     timeout: Duration,
     recorder: Arc<Recorder>,
     chooser: Chooser,
+    watches: Watches,
     link: Option<Link>,
     ticket: Ticket,
     conn: u32,
@@ -82,6 +87,7 @@ impl Client {
             timeout,
             recorder,
             chooser,
+            watches: Watches::default(),
             link: None,
             ticket: Ticket::default(),
             conn: 0,
@@ -236,12 +242,17 @@ impl Client {
                 let node = address.to_string();
                 let mark = self.mark(&node);
                 self.recorder.write(&Line::Open(mark));
+                // Before anything else, so that nothing new is seen before what was missed is told.
+                if let Some(again) = self.watches.again(self.ticket.last_zxid) {
+                    self.ask(again).await;
+                }
             }
             Err(SessionError::Expired) if self.ticket.id != SessionId::NONE => {
                 let mut mark = self.mark("");
                 mark.conn = 0;
                 self.recorder.write(&Line::Expired(mark));
                 self.ticket = Ticket::default();
+                self.watches.clear();
             }
             Err(_) => sleep(Duration::from_millis(self.chooser.prng.between(5, 40))).await,
         }
@@ -263,11 +274,16 @@ impl Client {
         let id = self.recorder.next_id();
         let number = Xid(self.next_xid);
         self.next_xid += 1;
+        let wire = match ask.kind {
+            Kind::Rewatch => xid::SET_WATCHES,
+            _ => number,
+        };
         let t0 = now_us();
-        let sent = link.send(number, ask.op(), |out| ask.encode(id, out)).await;
+        let sent = link.send(wire, ask.op(), |out| ask.encode(id, out)).await;
         self.pending.push_back(Pending {
             id,
             xid: number,
+            wire,
             t0,
             ask,
         });
@@ -316,6 +332,7 @@ impl Client {
         if header.xid == xid::NOTIFICATION {
             let event = WatcherEvent::decode(&mut reader)?;
             if let Some(what) = Happened::of_code(event.kind) {
+                self.watches.fired(what, &event.path);
                 let line = EventLine {
                     client: self.number,
                     session: self.ticket.id,
@@ -333,7 +350,7 @@ impl Client {
         let Some(index) = self
             .pending
             .iter()
-            .position(|pending| pending.xid == header.xid)
+            .position(|pending| pending.wire == header.xid)
         else {
             return Ok(());
         };
@@ -356,6 +373,13 @@ impl Client {
         (line.t1, line.pos, line.zxid) = (at, self.pos, header.zxid);
         told.fill(&mut line, header.err);
         self.is_closed |= line.kind == Kind::Close && line.outcome == Outcome::Ok;
+        match line.outcome {
+            Outcome::Ok => self.watches.answered(&pending.ask, true),
+            Outcome::Failed(code) if code == ErrorCode::NoNode.code() => {
+                self.watches.answered(&pending.ask, false);
+            }
+            _ => {}
+        }
         self.recorder.op(&line);
         if let Some(version) = told.version() {
             self.chooser.saw(pending.ask.path, version);

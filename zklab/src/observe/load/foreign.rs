@@ -414,55 +414,71 @@ fn connector(timeout: Duration) -> Connector {
 async fn perform(client: Client, ask: Ask, id: u32) -> Answer {
     let data = ask::data(id);
     let expected = (ask.expected != -1).then_some(ask.expected);
-    let mut watch = None;
-    let told = match ask.kind {
-        Kind::Get if ask.watch => {
-            let got = client.get_and_watch_data(&ask.path).await;
-            got.map(|(data, stat, watcher)| {
-                watch = Some(watcher);
-                read(&data, &stat)
-            })
+    let done = match ask.kind {
+        Kind::Get | Kind::Exists | Kind::Children if ask.watch => {
+            look_and_watch(&client, &ask).await
         }
-        Kind::Get => client
-            .get_data(&ask.path)
-            .await
-            .map(|(data, stat)| read(&data, &stat)),
-        Kind::Exists => {
-            let found = if ask.watch {
-                let found = client.check_and_watch_stat(&ask.path).await;
-                found.map(|(stat, watcher)| {
-                    watch = Some(watcher);
-                    stat
-                })
-            } else {
-                client.check_stat(&ask.path).await
+        _ => {
+            let told = match ask.kind {
+                Kind::Get | Kind::Exists | Kind::Children => look(&client, &ask).await,
+                Kind::Set => {
+                    let set = client.set_data(&ask.path, &data, expected).await;
+                    set.map(|stat| written(&stat))
+                }
+                Kind::Create => create(&client, &ask, &data).await,
+                Kind::Delete => {
+                    let deleted = client.delete(&ask.path, expected).await;
+                    deleted.map(|()| Told::default())
+                }
+                Kind::Multi => multi(&client, &ask, &data).await,
+                Kind::Sync => client.sync(&ask.path).await.map(|()| Told::default()),
+                // Never asked for in this way.
+                Kind::Check | Kind::Close | Kind::Persistent | Kind::Recursive | Kind::Rewatch => {
+                    Err(Error::Unimplemented)
+                }
             };
-            match found {
-                Ok(Some(stat)) => Ok(shown(&stat)),
-                Ok(None) => Err(Error::NoNode),
-                Err(error) => Err(error),
-            }
+            told.map(|told| (Ok(told), None))
         }
-        Kind::Set => client
-            .set_data(&ask.path, &data, expected)
-            .await
-            .map(|stat| written(&stat)),
-        Kind::Create => create(&client, &ask, &data).await,
-        Kind::Delete => client
-            .delete(&ask.path, expected)
-            .await
-            .map(|()| Told::default()),
-        Kind::Multi => multi(&client, &ask, &data).await,
-        Kind::Sync => client.sync(&ask.path).await.map(|()| Told::default()),
-        // Never asked for in this way.
-        Kind::Check | Kind::Close => Err(Error::Unimplemented),
     };
-    match told {
-        Ok(told) => Ok((Ok(told), watch)),
-        Err(error) => match refusal(&error) {
-            Some(code) => Ok((Err(code.code()), watch)),
-            None => Err(error),
-        },
+    done.or_else(|error| match refusal(&error) {
+        Some(code) => Ok((Err(code.code()), None)),
+        None => Err(error),
+    })
+}
+
+async fn look(client: &Client, ask: &Ask) -> Result<Told, Error> {
+    match ask.kind {
+        Kind::Get => {
+            let (data, stat) = client.get_data(&ask.path).await?;
+            Ok(read(&data, &stat))
+        }
+        Kind::Children => {
+            let (names, stat) = client.get_children(&ask.path).await?;
+            Ok(listed(&names, &stat))
+        }
+        _ => {
+            let stat = client.check_stat(&ask.path).await?;
+            stat.map(|stat| shown(&stat)).ok_or(Error::NoNode)
+        }
+    }
+}
+
+async fn look_and_watch(client: &Client, ask: &Ask) -> Answer {
+    match ask.kind {
+        Kind::Get => {
+            let (data, stat, watcher) = client.get_and_watch_data(&ask.path).await?;
+            Ok((Ok(read(&data, &stat)), Some(watcher)))
+        }
+        Kind::Children => {
+            let (names, stat, watcher) = client.get_and_watch_children(&ask.path).await?;
+            Ok((Ok(listed(&names, &stat)), Some(watcher)))
+        }
+        _ => {
+            // A watch on a znode that is not there is left, too.
+            let (stat, watcher) = client.check_and_watch_stat(&ask.path).await?;
+            let told = stat.map(|stat| shown(&stat));
+            Ok((told.ok_or(ErrorCode::NoNode.code()), Some(watcher)))
+        }
     }
 }
 
@@ -521,6 +537,13 @@ async fn multi(client: &Client, ask: &Ask, data: &[u8]) -> Result<Told, Error> {
 fn read(data: &[u8], stat: &zookeeper_client::Stat) -> Told {
     Told {
         value: ask::value(Some(data)),
+        ..shown(stat)
+    }
+}
+
+fn listed(names: &[String], stat: &zookeeper_client::Stat) -> Told {
+    Told {
+        kids: Some(names.join(",")),
         ..shown(stat)
     }
 }

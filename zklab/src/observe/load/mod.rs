@@ -9,6 +9,7 @@ mod mix;
 mod recorder;
 mod reins;
 mod via;
+mod watches;
 
 use std::fs::File;
 use std::io::Write;
@@ -117,7 +118,7 @@ pub async fn run(plan: &Plan, reins: &Reins) -> Result<Summary, Failure> {
             plan.addresses.clone(),
             plan.session_timeout,
             Arc::clone(&recorder),
-            Chooser::new(prng.fork(), root.clone()),
+            Chooser::new(prng.fork(), root.clone()).with_lasting_watches(number),
         )
     };
     let mut first = make(0, &mut prng);
