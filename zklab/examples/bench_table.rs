@@ -37,11 +37,11 @@ fn lay(goals: &Path, dir: &Path) -> Result<String> {
     let goals = Goals::read(&text)?;
     let reports = reports(dir)?;
     let sides = reports.values().map(|report| report.sides.as_slice());
-    let names = sides.filter_map(|sides| match sides {
+    let mut names = sides.filter_map(|sides| match sides {
         [a, b] => Some([a.name.as_str(), b.name.as_str()]),
         _ => None,
     });
-    let names = names.last().unwrap_or(["zkd", "other"]);
+    let names = names.next().unwrap_or(["zkd", "other"]);
     let lines = goals.compare(&reports)?;
     fs::write(dir.join("table.json"), serde_json::to_string(&lines)?)?;
     let title = format!("How many times better {} is than {}", names[0], names[1]);

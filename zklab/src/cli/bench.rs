@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::value::{duration, ratio};
+use crate::report::history::count;
 
 /// `bench`.
 #[derive(Debug, Args)]
@@ -127,8 +128,12 @@ impl BenchArgs {
             0 => usize::from(self.nodes()),
             given => given,
         };
-        let (size, clients) = (self.size, self.clients);
-        let (keys, kills) = (self.keys(), self.kills);
+        let servers = match servers {
+            1 => "1 server".to_owned(),
+            more => format!("{more} servers"),
+        };
+        let (size, kills) = (self.size, self.kills);
+        let (keys, clients) = (count(self.keys().into()), count(self.clients.into()));
         let what = match self.mode {
             Mode::Read => "reads".to_owned(),
             Mode::Write => "writes".to_owned(),
@@ -137,9 +142,9 @@ impl BenchArgs {
             Mode::Multi => format!("multis of {} writes", self.parts),
             Mode::Children => format!("lists of {keys} children"),
             Mode::Idle => {
-                return format!("heartbeats of {clients} idle sessions, {servers} servers");
+                return format!("heartbeats of {clients} idle sessions, {servers}");
             }
-            Mode::Watch => return format!("one znode watched by {clients}, {servers} servers"),
+            Mode::Watch => return format!("one znode watched by {clients}, {servers}"),
             Mode::Churn => "lives of sessions".to_owned(),
             Mode::Start => return "start of ensembles".to_owned(),
             Mode::Election => {
@@ -148,10 +153,10 @@ impl BenchArgs {
                      {clients} clients write"
                 );
             }
-            Mode::Tree => return format!("a tree of {keys} znodes of {size} B, {servers} servers"),
+            Mode::Tree => return format!("a tree of {keys} znodes of {size} B, {servers}"),
             Mode::CatchUp => {
                 return format!(
-                    "a follower comes back to a tree of {keys} znodes of {size} B, {servers} servers"
+                    "a follower comes back to a tree of {keys} znodes of {size} B, {servers}"
                 );
             }
         };
@@ -159,7 +164,7 @@ impl BenchArgs {
             Some(rate) => format!("{rate} due each second"),
             None => format!("depth {}", self.depth),
         };
-        format!("{what} of {size} B, {clients} clients, {rate}, {servers} servers")
+        format!("{what} of {size} B, {clients} clients, {rate}, {servers}")
     }
 }
 

@@ -83,6 +83,12 @@ fn bring_up(
     for (number, origin) in origins.iter().enumerate() {
         into.push(Subject::new(context, args, origin, args.nodes(), number)?);
     }
+    if let [first, second] = into.as_mut_slice()
+        && first.name == second.name
+    {
+        first.name.push_str(", first");
+        second.name.push_str(", second");
+    }
     Ok(())
 }
 
