@@ -226,7 +226,7 @@ impl Links {
         side: Side,
         outbox: Arc<Outbox>,
     ) {
-        if let Err(error) = net::tune(&stream) {
+        if let Err(error) = net::tune(&stream, net::USER_TIMEOUT) {
             tracing::debug!(%peer, %error, "socket options could not be set");
         }
         let links = Arc::clone(self);

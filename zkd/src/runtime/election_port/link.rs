@@ -12,7 +12,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::{ElectionEvent, RETIREMENT, Shared};
+use super::{ElectionEvent, RETIREMENT, Shared, is_silence};
 use crate::election::Notification;
 use crate::ids::ServerId;
 
@@ -79,6 +79,9 @@ pub(super) async fn run(shared: Arc<Shared>, ends: Ends, stream: TcpStream) {
     }
     if in_use {
         shared.tell(ElectionEvent::Unreachable(sid)).await;
+        if matches!(&end, End::Io(error) if is_silence(error)) {
+            Shared::on_silence(&shared, sid);
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 //! Laws kept here: of two servers the one with the larger id dials the connection that stays (the other
 //! may dial to ask for that); a peer is dialled when there is something to send and no connection, at
 //! most once at a time, its name resolved anew each time; a notification that was not sent yet is
-//! replaced by the next; what was sent last is sent again on a new connection. Every notification handed
+//! replaced by the next; what was sent last is sent again on a new connection. A peer that falls silent has not got
+//! what was sent last: it is dialled for that at once, and again and again while this server looks for a leader, because
+//! the election repeats itself ever more seldom. Every notification handed
 //! over without a connection is answered by [`ElectionEvent::Reachable`] or
 //! [`ElectionEvent::Unreachable`], and a connection that closes is told at once. Garbage costs its sender
 //! the connection and is logged once.
@@ -28,7 +30,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -37,8 +38,10 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{debug, error, info, warn};
 
 use self::opening::Opening;
+use super::net;
 use crate::config::Config;
 use crate::election::Notification;
+use crate::event::ServerState;
 use crate::ids::ServerId;
 
 /// Events that wait for the election; beyond them connections are not read.
@@ -53,6 +56,8 @@ const BIND_PAUSE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A peer that was asked to dial back and does not is asked once more after this time.
 const DIAL_BACK_WAIT: Duration = Duration::from_millis(50);
+/// Pause after a dial that nobody answered.
+const SILENCE_PAUSE: Duration = Duration::from_millis(200);
 /// A replaced connection is read until its peer closes it, for this long at most.
 const RETIREMENT: Duration = Duration::from_secs(2);
 
@@ -164,6 +169,8 @@ struct Peer {
     next: Option<Bytes>,
     /// The frame sent last.
     last: Option<Bytes>,
+    /// The newest frame says that this server looks for a leader.
+    is_looking: bool,
     link: Option<Link>,
     /// A dial is under way; it wants to know when there is a link.
     dialling: Option<Arc<Notify>>,
@@ -291,6 +298,7 @@ impl ElectionPort {
         let mut peers = self.shared.peers.lock();
         let peer = peers.by_id.entry(to).or_default();
         peer.next = Some(frame.into());
+        peer.is_looking = notification.state == ServerState::Looking;
         match &peer.link {
             Some(link) => link.wake.notify_one(),
             None => Shared::dial_once(&self.shared, to, peer, Vec::new()),
@@ -432,6 +440,35 @@ impl Shared {
         linked
     }
 
+    /// A peer has fallen silent: what it was sent last is still to be sent.
+    fn on_silence(shared: &Arc<Self>, sid: ServerId) {
+        let mut peers = shared.peers.lock();
+        let Some(peer) = peers.by_id.get_mut(&sid) else {
+            return;
+        };
+        if peer.next.is_none() {
+            peer.next = peer.last.clone();
+        }
+        if peer.link.is_none() && peer.next.is_some() && !*shared.closing.borrow() {
+            Self::dial_once(shared, sid, peer, Vec::new());
+        }
+    }
+
+    /// Nobody has answered: while this server looks for a leader, it goes on dialling.
+    async fn dial_on(shared: &Arc<Self>, sid: ServerId) {
+        let is_looking = || {
+            let peers = shared.peers.lock();
+            let peer = peers.by_id.get(&sid);
+            peer.is_some_and(|peer| peer.is_looking && peer.next.is_some())
+        };
+        if is_looking() {
+            tokio::time::sleep(SILENCE_PAUSE).await;
+            if is_looking() {
+                Self::on_silence(shared, sid);
+            }
+        }
+    }
+
     fn has_link(&self, sid: ServerId) -> bool {
         let peers = self.peers.lock();
         peers
@@ -441,8 +478,7 @@ impl Shared {
     }
 
     fn tune(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        SockRef::from(stream).set_tcp_user_timeout(Some(self.options.user_timeout))
+        net::tune(stream, self.options.user_timeout)
     }
 }
 
@@ -564,17 +600,31 @@ async fn dial(
     {
         debug!(%sid, ?addresses, %error, "cannot connect to the election port");
         shared.tell(ElectionEvent::Unreachable(sid)).await;
+        if is_silence(&error) {
+            Shared::dial_on(&shared, sid).await;
+        }
     }
+}
+
+/// Does the error mean that nobody answers? Then nobody has said that there is nobody either.
+fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 /// Connects to the first of the addresses that answers, and makes that a link or asks for one.
 async fn ask(shared: &Arc<Shared>, sid: ServerId, addresses: &[(String, u16)]) -> io::Result<()> {
     let mut failure = io::Error::other("no address of it is known");
-    for (host, port) in addresses {
+    for address in addresses {
         let limit = shared.options.connect_timeout;
         // A name is resolved here, anew each time: peers move.
-        match tokio::time::timeout(limit, TcpStream::connect((host.as_str(), *port))).await {
-            Ok(Ok(stream)) => {
+        let connecting = net::connect_any(std::slice::from_ref(address));
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(Ok((stream, _))) => {
                 let asked = open(shared, sid, stream).await?;
                 shared.tell(ElectionEvent::Reachable(sid)).await;
                 return match asked {

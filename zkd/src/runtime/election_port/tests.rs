@@ -510,3 +510,43 @@ async fn five_servers_elect_and_the_survivors_elect_again() {
     let next = agreement(&servers, &decisions, &news).await;
     assert_ne!(next, leader);
 }
+
+#[tokio::test]
+async fn a_silent_peer_is_dialled_until_it_answers() {
+    // A full queue of connections is silent like a cut link: the system throws every new one away.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&here.into()).unwrap();
+    socket.listen(0).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(socket.into()).unwrap();
+    let at = listener.local_addr().unwrap();
+    let _first = TcpStream::connect(at).await.unwrap();
+
+    let options = ElectionPortOptions {
+        connect_timeout: Duration::from_millis(100),
+        ..ElectionPortOptions::default()
+    };
+    let mine = [("127.0.0.1".to_owned(), 0)];
+    let (port, mut events) = ElectionPort::start(ServerId(2), &mine, Vec::new(), &mine, options)
+        .await
+        .unwrap();
+    known_at(&port, 1, at);
+    port.send(ServerId(1), &notification(7));
+    for _ in 0..2 {
+        let told = next(&mut events).await;
+        assert_eq!(told, ElectionEvent::Unreachable(ServerId(1)));
+    }
+    let _first = soon(listener.accept()).await.unwrap();
+    // Nothing more was handed over, and it gets what was.
+    let wanted = [port.shared.opening.clone(), frame(&notification(7))].concat();
+    loop {
+        // Connects that were given up may lie in the queue.
+        let (mut stream, _) = soon(listener.accept()).await.unwrap();
+        let mut got = vec![0; wanted.len()];
+        if soon(stream.read_exact(&mut got)).await.is_ok() {
+            assert_eq!(got, wanted);
+            return;
+        }
+    }
+}
