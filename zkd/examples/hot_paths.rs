@@ -146,7 +146,7 @@ impl Driven {
             };
             self.txn.clear();
             record.encode(&mut Writer::new(&mut self.txn));
-            let header = record.header.clone();
+            let header = record.header;
             self.server.apply(&[Delivery::Txn(record)], NOW);
             self.prep.applied(&header, &mut self.tracker);
         }

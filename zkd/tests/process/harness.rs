@@ -270,11 +270,11 @@ impl Node {
 
     /// How many of its threads have this name.
     pub(crate) fn threads_named(&self, name: &str) -> usize {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
         tasks
             .filter(|task| {
                 let comm = task.as_ref().unwrap().path().join("comm");
-                std::fs::read_to_string(comm).is_ok_and(|found| found.trim_end() == name)
+                fs::read_to_string(comm).is_ok_and(|found| found.trim_end() == name)
             })
             .count()
     }
