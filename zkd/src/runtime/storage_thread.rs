@@ -294,6 +294,7 @@ pub(super) fn write_snapshot(
                 .then(|| (tree.last_processed_zxid(), tree.digest()))
         };
         writer.write_chunk(&bytes)?;
+        writer.sync_in_steps()?;
         bytes.clear();
         if let Some(end) = end {
             break end;

@@ -82,6 +82,10 @@ impl Compression {
     }
 }
 
+/// Bytes of a snapshot that may wait for their sync while clients are served. What a file system has to write for one
+/// file holds up the sync of another, so a snapshot that is synced as a whole stops the log for as long as that takes.
+const SYNC_STEP: u64 = 4 << 20;
+
 /// The name of the snapshot at `zxid`.
 fn file_name(zxid: Zxid, compression: Compression) -> String {
     format!("snapshot.{:x}{}", zxid.0, compression.suffix())
@@ -160,6 +164,8 @@ pub struct SnapshotWriter<D: Disk> {
     /// Bytes for the file not written yet.
     out: Vec<u8>,
     position: u64,
+    /// Up to here the file is synced.
+    synced: u64,
 }
 
 impl<D: Disk> SnapshotWriter<D> {
@@ -185,6 +191,7 @@ impl<D: Disk> SnapshotWriter<D> {
             encoder,
             out,
             position: 0,
+            synced: 0,
         };
         writer.write_chunk(&FileHeader::snapshot().to_vec())?;
         Ok(writer)
@@ -201,6 +208,20 @@ impl<D: Disk> SnapshotWriter<D> {
             .map_err(|e| StorageError::io("compress", &self.tmp_path, e))?;
         if self.out.len() >= CHUNK {
             self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Syncs what was written, if that is enough to hold others up later.
+    ///
+    /// # Errors
+    /// If the file cannot be synced.
+    pub fn sync_in_steps(&mut self) -> Result<(), StorageError> {
+        if self.position - self.synced >= SYNC_STEP {
+            self.file
+                .sync()
+                .map_err(|e| StorageError::io("sync", &self.tmp_path, e))?;
+            self.synced = self.position;
         }
         Ok(())
     }
