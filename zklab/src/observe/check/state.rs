@@ -389,10 +389,12 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
     let mut version = None;
     for mutation in mutations {
         findings.looked(Rule::AckedWrites);
-        let mut broken = |what: String| {
-            // A multi that was refused on the way is the nearest cause.
+        let mut broken = |what: String, may_be_half: bool| {
+            // A multi that was refused on the way is the nearest cause, but half of it only adds to what was done.
             let since = previous.map_or(Zxid::ZERO, |m| m.zxid);
-            let half = timeline.refused_multi(mutation.path, since, mutation.zxid);
+            let half = timeline
+                .refused_multi(mutation.path, since, mutation.zxid)
+                .filter(|_| may_be_half);
             let rule = if half.is_some() {
                 Rule::Multi
             } else {
@@ -411,38 +413,44 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
                 let since = previous.map_or(mutation.zxid, |previous| previous.zxid);
                 let was_deleted = timeline.was_deleted_between(mutation.path, since, mutation.zxid);
                 if is_sure && previous.is_some() && !gone && !was_ephemeral && !was_deleted {
-                    broken(format!(
-                        "{name} was made at {} while it was there",
-                        mutation.zxid
-                    ));
+                    broken(
+                        format!("{name} was made at {} while it was there", mutation.zxid),
+                        true,
+                    );
                 }
                 version = Some(0);
             }
             Change::Set(told) => {
                 if is_sure && gone {
-                    broken(format!(
-                        "{name} was set at {} after it had been deleted",
-                        mutation.zxid
-                    ));
+                    broken(
+                        format!(
+                            "{name} was set at {} after it had been deleted",
+                            mutation.zxid
+                        ),
+                        true,
+                    );
                 }
                 let next = version.map(|version: i32| version.wrapping_add(1));
                 if let Some(next) = next.filter(|_| told >= 0 && !gone && !may_begin_again)
                     && (told < next || told > next.saturating_add(doubts))
                 {
-                    broken(format!(
-                        "{name} got version {told} at {}, after version {}",
-                        mutation.zxid,
-                        next - 1
-                    ));
+                    broken(
+                        format!(
+                            "{name} got version {told} at {}, after version {}",
+                            mutation.zxid,
+                            next - 1
+                        ),
+                        told >= next,
+                    );
                 }
                 version = if told >= 0 { Some(told) } else { next };
             }
             Change::Gone => {
                 if is_sure && gone {
-                    broken(format!(
-                        "{name} was deleted at {}, but it was gone",
-                        mutation.zxid
-                    ));
+                    broken(
+                        format!("{name} was deleted at {}, but it was gone", mutation.zxid),
+                        true,
+                    );
                 }
                 version = None;
             }
