@@ -235,8 +235,9 @@ pub(super) fn verdict(grounds: &Grounds<'_>) -> (Verdict, Option<String>, String
     (Verdict::Pass, None, String::new())
 }
 
-/// The first check that failed, in the order of how much it says. Half a multi is the whole story; trees
-/// differ because logs do; a missing event often only follows from a state that should not be, so watches give a bug its name only where nothing else does.
+/// The first check that failed, in the order of how much it says. Half a multi is the whole story; trees differ because
+/// logs do; a missing event often only follows from a state that should not be, so watches give a bug its name only where
+/// nothing else does.
 fn first_failed(checks: &[Check]) -> Option<&Check> {
     let failed = checks.iter().filter(|check| check.verdict == "fail");
     failed.min_by_key(|check| match &check.rule {
