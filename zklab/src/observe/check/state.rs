@@ -376,6 +376,27 @@ pub(super) fn missing(
     findings.broken(rule_of(timeline, last, Rule::Reads), what, &[last.op, by]);
 }
 
+/// Which rule a mutation breaks that does not follow from the one before, and who shows it. A multi that was refused in
+/// between is the nearest cause, but half of it only adds to what was done.
+fn nearest_cause(
+    timeline: &Timeline<'_>,
+    previous: Option<&Mutation>,
+    mutation: &Mutation,
+    may_be_half: bool,
+) -> (Rule, Vec<OpIndex>) {
+    let since = previous.map_or(Zxid::ZERO, |previous| previous.zxid);
+    let half = timeline
+        .refused_multi(mutation.path, since, mutation.zxid)
+        .filter(|_| may_be_half);
+    let rule = if half.is_some() {
+        Rule::Multi
+    } else {
+        Rule::AckedWrites
+    };
+    let first = previous.iter().map(|previous| previous.op).chain(half);
+    (rule, first.chain([mutation.op]).collect())
+}
+
 /// The acknowledged writes of one znode make one history: versions without repetition or gap, births and deaths in turn.
 fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Findings<'_>) {
     let history = timeline.history;
@@ -389,19 +410,9 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
     let mut version = None;
     for mutation in mutations {
         findings.looked(Rule::AckedWrites);
+        let at = mutation.zxid;
         let mut broken = |what: String, may_be_half: bool| {
-            // A multi that was refused on the way is the nearest cause, but half of it only adds to what was done.
-            let since = previous.map_or(Zxid::ZERO, |m| m.zxid);
-            let half = timeline
-                .refused_multi(mutation.path, since, mutation.zxid)
-                .filter(|_| may_be_half);
-            let rule = if half.is_some() {
-                Rule::Multi
-            } else {
-                Rule::AckedWrites
-            };
-            let first = previous.iter().map(|m| m.op).chain(half);
-            let witness: Vec<OpIndex> = first.chain([mutation.op]).collect();
+            let (rule, witness) = nearest_cause(timeline, previous, mutation, may_be_half);
             findings.broken(rule, || what, &witness);
         };
         let gone = previous.is_some_and(|previous| previous.change == Change::Gone);
@@ -413,44 +424,28 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
                 let since = previous.map_or(mutation.zxid, |previous| previous.zxid);
                 let was_deleted = timeline.was_deleted_between(mutation.path, since, mutation.zxid);
                 if is_sure && previous.is_some() && !gone && !was_ephemeral && !was_deleted {
-                    broken(
-                        format!("{name} was made at {} while it was there", mutation.zxid),
-                        true,
-                    );
+                    broken(format!("{name} was made at {at} while it was there"), true);
                 }
                 version = Some(0);
             }
             Change::Set(told) => {
                 if is_sure && gone {
-                    broken(
-                        format!(
-                            "{name} was set at {} after it had been deleted",
-                            mutation.zxid
-                        ),
-                        true,
-                    );
+                    let what = format!("{name} was set at {at} after it had been deleted");
+                    broken(what, true);
                 }
                 let next = version.map(|version: i32| version.wrapping_add(1));
                 if let Some(next) = next.filter(|_| told >= 0 && !gone && !may_begin_again)
                     && (told < next || told > next.saturating_add(doubts))
                 {
-                    broken(
-                        format!(
-                            "{name} got version {told} at {}, after version {}",
-                            mutation.zxid,
-                            next - 1
-                        ),
-                        told >= next,
-                    );
+                    let before = next - 1;
+                    let what = format!("{name} got version {told} at {at}, after version {before}");
+                    broken(what, told >= next);
                 }
                 version = if told >= 0 { Some(told) } else { next };
             }
             Change::Gone => {
                 if is_sure && gone {
-                    broken(
-                        format!("{name} was deleted at {}, but it was gone", mutation.zxid),
-                        true,
-                    );
+                    broken(format!("{name} was deleted at {at}, but it was gone"), true);
                 }
                 version = None;
             }
