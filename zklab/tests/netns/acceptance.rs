@@ -162,11 +162,23 @@ fn of_the_lab(lab: &Lab) -> Vec<String> {
         .collect()
 }
 
+/// Whether it is the supervisor itself. The first process of its namespaces bears its command line as well, and so does
+/// each of its children before it begins a program of its own; which of them has the lowest number is an accident of
+/// how far the kernel has counted.
 fn is_supervisor(pid: &str) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline"))
-        .unwrap_or_default()
-        .split(|byte| *byte == 0)
-        .any(|word| word == b"__supervise")
+    let supervises = |pid: &str| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .unwrap_or_default()
+            .split(|byte| *byte == 0)
+            .any(|word| word == b"__supervise")
+    };
+    supervises(pid) && parent_of(pid).is_some_and(|parent| !supervises(&parent))
+}
+
+fn parent_of(pid: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Some(line.trim().to_owned())
 }
 
 /// Names of sockets that are not files, and of files that are.
