@@ -34,7 +34,7 @@ fn main() {
         .find(|line| line.starts_with("VmHWM"))
         .unwrap_or("VmHWM unknown");
     eprintln!(
-        "{count} operations, {} MB: read {read:.0?}, read and judged {all:.0?}, clean {}, {peak}",
+        "{count} operations, {} MB: read {read:.2?}, read and judged {all:.2?}, clean {}, {peak}",
         bytes >> 20,
         verdict.is_clean()
     );

@@ -148,7 +148,32 @@ struct Findings<'h> {
     notes: Vec<String>,
 }
 
-impl Findings<'_> {
+impl<'h> Findings<'h> {
+    fn new(history: &'h History) -> Self {
+        Self {
+            history,
+            cases: [0; Rule::ALL.len()],
+            broken: [0; Rule::ALL.len()],
+            violations: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Takes over what later rules found.
+    fn add(&mut self, later: Self) {
+        for rule in 0..Rule::ALL.len() {
+            self.cases[rule] += later.cases[rule];
+            self.broken[rule] += later.broken[rule];
+        }
+        for violation in later.violations {
+            let of_its_rule = |told: &&Violation| told.rule == violation.rule;
+            if (self.violations.iter().filter(of_its_rule).count() as u64) < TOLD_MAX {
+                self.violations.push(violation);
+            }
+        }
+        self.notes.extend(later.notes);
+    }
+
     fn looked(&mut self, rule: Rule) {
         self.cases[rule as usize] += 1;
     }
@@ -236,25 +261,31 @@ fn op_index(index: usize) -> OpIndex {
 /// Judges a history by these rules.
 #[must_use]
 pub fn judge(history: &History, rules: &[Rule]) -> Verdict {
-    let mut findings = Findings {
-        history,
-        cases: [0; Rule::ALL.len()],
-        broken: [0; Rule::ALL.len()],
-        violations: Vec::new(),
-        notes: Vec::new(),
-    };
     let sessions = Sessions::of(history);
     let bounds = Bounds::of(history, &sessions);
     let answers = real_time::Answers::of(history, &bounds);
     let timeline = Timeline::of(history, &bounds, &answers);
-    real_time::check(&timeline, &answers, &mut findings);
-    state::check(&timeline, &mut findings);
-    session::check(&sessions, &timeline, &mut findings);
-    session::moved(&timeline, &mut findings);
-    sync::check(&sessions, &timeline, &answers, &mut findings);
-    watches::check(&sessions, &timeline, &mut findings);
-    ephemerals::check(&timeline, &mut findings);
-    sequences::check(&timeline, &mut findings);
+    // Two threads, each for about half of the work; what they find is told as if there were one.
+    let mut findings = Findings::new(history);
+    let others = std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            let mut findings = Findings::new(history);
+            session::check(&sessions, &timeline, &mut findings);
+            session::moved(&timeline, &mut findings);
+            sync::check(&sessions, &timeline, &answers, &mut findings);
+            watches::check(&sessions, &timeline, &mut findings);
+            ephemerals::check(&timeline, &mut findings);
+            sequences::check(&timeline, &mut findings);
+            findings
+        });
+        real_time::check(&timeline, &answers, &mut findings);
+        state::check(&timeline, &mut findings);
+        match others.join() {
+            Ok(others) => others,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    findings.add(others);
     let wanted = |rule: &Rule| rules.contains(rule);
     Verdict {
         rules: Rule::ALL

@@ -5,8 +5,8 @@
 //! have happened is in `doubts`. A delete whose zxid nobody told has happened, somewhere between two states: it is in
 //! `deletes`.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use zkd::ids::Zxid;
 
@@ -61,7 +61,7 @@ pub(super) struct Timeline<'h> {
     closes: Vec<Option<OpIndex>>,
     pub(super) family: Family,
     /// All changes by zxid, when somebody asked for them.
-    in_order: OnceCell<Vec<Mutation>>,
+    in_order: OnceLock<Vec<Mutation>>,
 }
 
 /// No operation has this id.
@@ -130,7 +130,7 @@ impl<'h> Timeline<'h> {
             by_id: by_id(history),
             closes: vec![None; history.sessions.len()],
             family: Family::default(),
-            in_order: OnceCell::new(),
+            in_order: OnceLock::new(),
         };
         timeline.settle();
         timeline.collect(answers);

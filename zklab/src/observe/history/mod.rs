@@ -30,6 +30,7 @@
 //! watches that it had, by what left them: `get` one for the data, `exists` one on a znode that was not there, `children`
 //! one for the children, `persistent` and `recursive`.
 
+mod blocks;
 mod line;
 mod text;
 
@@ -345,57 +346,30 @@ impl History {
     /// cut off (the writer was killed) is passed over.
     pub fn read(mut from: impl BufRead, name: &str) -> Result<Self, Failure> {
         let mut history = Self::default();
-        let mut line = Vec::with_capacity(512);
-        let mut number = 0_u64;
-        loop {
-            line.clear();
-            let count = from
-                .read_until(b'\n', &mut line)
-                .map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
-            if count == 0 {
-                break;
-            }
-            number += 1;
-            let whole = line.last() == Some(&b'\n');
-            if let Err(error) = history.take(number, &line) {
-                if !whole {
-                    break;
-                }
-                return Err(Failure::usage(format!("{name}:{number}: {error}")));
-            }
-        }
-        if number == 0 {
-            return Err(Failure::usage(format!("{name} is empty")));
-        }
+        blocks::read(&mut from, name, &mut history)?;
         Ok(history)
     }
 
-    fn take(&mut self, number: u64, line: &[u8]) -> Result<(), Malformed> {
-        if number == 1 {
-            let header: serde_json::Value =
-                serde_json::from_slice(line).map_err(|_| Malformed::new("not JSON"))?;
-            if header["k"] != "history" {
-                return Err(Malformed::new(
-                    "not a history: its first line has no \"k\":\"history\"",
-                ));
-            }
-            if header["v"] != 1 {
-                return Err(Malformed::new(
-                    "a history of a version this zklab does not know",
-                ));
-            }
-            let text = |key: &str| header[key].as_str().unwrap_or_default().to_owned();
-            self.start_us = header["start_us"].as_u64().unwrap_or_default();
-            self.lab = text("lab");
-            self.root = text("root");
-            let own = header["own"].as_u64();
-            self.own_clients = own.and_then(|own| u32::try_from(own).ok());
-            return Ok(());
+    fn take_header(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        let header: serde_json::Value =
+            serde_json::from_slice(line).map_err(|_| Malformed::new("not JSON"))?;
+        if header["k"] != "history" {
+            return Err(Malformed::new(
+                "not a history: its first line has no \"k\":\"history\"",
+            ));
         }
-        match Line::decode(line)? {
-            Some(line) => self.push(&line),
-            None => Ok(()),
+        if header["v"] != 1 {
+            return Err(Malformed::new(
+                "a history of a version this zklab does not know",
+            ));
         }
+        let text = |key: &str| header[key].as_str().unwrap_or_default().to_owned();
+        self.start_us = header["start_us"].as_u64().unwrap_or_default();
+        self.lab = text("lab");
+        self.root = text("root");
+        let own = header["own"].as_u64();
+        self.own_clients = own.and_then(|own| u32::try_from(own).ok());
+        Ok(())
     }
 
     /// Adds a line.
