@@ -38,7 +38,7 @@ pub struct CutReport {
 impl fmt::Display for CutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.records {
-            0 if self.bytes == 0 => write!(f, "nothing un-synced")?,
+            0 if self.bytes == 0 => write!(f, "no un-synced bytes to drop")?,
             0 => write!(f, "{} un-synced bytes dropped", self.bytes)?,
             1 => write!(f, "1 un-synced record dropped")?,
             count => write!(f, "{count} un-synced records dropped")?,
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(disk.log("log.1"), durable);
         assert_eq!(fs::metadata(disk.path("log.1")).unwrap().len(), 1 << 20);
         assert_eq!(report.to_string(), "2 un-synced records dropped");
-        assert_eq!(disk.cut(false, 1).to_string(), "nothing un-synced");
+        assert_eq!(disk.cut(false, 1).to_string(), "no un-synced bytes to drop");
     }
 
     #[test]

@@ -243,7 +243,7 @@ fn seen(timeline: &Timeline<'_>, sight: &Sight, findings: &mut Findings<'_>) {
         if last.change == Change::Gone {
             if sight.czxid < last.zxid {
                 let what = format!(
-                    "{path} was deleted at {} and is still there at {}",
+                    "{path} should have been deleted at {} and is still there at {}",
                     last.zxid, sight.zxid
                 );
                 return broken(rule, what, Some(last.op));
@@ -397,6 +397,34 @@ fn nearest_cause(
     (rule, first.chain([mutation.op]).collect())
 }
 
+/// Two acknowledged writes with versions that do not follow one another.
+fn wrong_version(
+    name: &str,
+    told: i32,
+    mutation: &Mutation,
+    before: i32,
+    previous: Option<&Mutation>,
+) -> String {
+    let at = mutation.zxid;
+    let since = previous.map_or_else(String::new, |previous| format!(" at {}", previous.zxid));
+    if told == before {
+        format!(
+            "{name} got version {told} at {at}, although a write that gave it this version{since} had been acknowledged: that \
+             one is lost"
+        )
+    } else if told < before {
+        format!(
+            "{name} got version {told} at {at}, although a write that gave it version {before}{since} had been acknowledged: \
+             that one is lost"
+        )
+    } else {
+        format!(
+            "{name} got version {told} at {at}, but the write before it gave it version {before}{since}: something changed it \
+             that no client was told of as done"
+        )
+    }
+}
+
 /// The acknowledged writes of one znode make one history: versions without repetition or gap, births and deaths in turn.
 fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Findings<'_>) {
     let history = timeline.history;
@@ -437,8 +465,7 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
                 if let Some(next) = next.filter(|_| told >= 0 && !gone && !may_begin_again)
                     && (told < next || told > next.saturating_add(doubts))
                 {
-                    let before = next - 1;
-                    let what = format!("{name} got version {told} at {at}, after version {before}");
+                    let what = wrong_version(name, told, mutation, next - 1, previous);
                     broken(what, told >= next);
                 }
                 version = if told >= 0 { Some(told) } else { next };
