@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod clients;
+pub mod flow;
 pub mod history;
 pub mod load;
 pub mod logs;

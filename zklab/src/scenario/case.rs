@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::evidence;
 use super::expect::{self, Expected, Measured};
 use super::finale::{Ending, Trees};
 use super::folder::{Folder, copy_tree};
@@ -274,6 +275,7 @@ async fn live(
     fill(case, folder, record, &played, log_check, &events, reading);
     weigh(record, reading);
     write_down(stage, folder, &events)?;
+    evidence::wire(stage, folder, &record.checks, &events).await?;
     for node in &nodes {
         keep_node(stage, folder, *node, record.verdict)?;
     }

@@ -235,17 +235,23 @@ pub(super) fn verdict(grounds: &Grounds<'_>) -> (Verdict, Option<String>, String
     (Verdict::Pass, None, String::new())
 }
 
-/// The first check that failed, in the order of how much it says. Half a multi is the whole story; trees differ because
-/// logs do; a missing event often only follows from a state that should not be, so watches give a bug its name only where
-/// nothing else does.
+/// The first check that failed, in the order of how much it says.
 fn first_failed(checks: &[Check]) -> Option<&Check> {
     let failed = checks.iter().filter(|check| check.verdict == "fail");
-    failed.min_by_key(|check| match &check.rule {
+    failed.min_by_key(|check| rank(&check.rule))
+}
+
+/// How much a broken rule says: the lower, the nearer it is to the cause. Half a multi is the whole story; trees differ
+/// because logs do; a missing event often only follows from a state that should not be, so watches give a bug its name
+/// only where nothing else does.
+#[must_use]
+pub fn rank(rule: &str) -> u8 {
+    match rule {
         rule if rule == check::Rule::Multi.name() => 0,
         rule if rule == check::Rule::Watches.name() => 3,
-        rule if rule == "digest" => 2,
+        "digest" => 2,
         _ => 1,
-    })
+    }
 }
 
 /// Why times of this machine mean nothing, if so.

@@ -23,6 +23,7 @@ use crate::net::emulator::Traffic;
 use crate::net::link::LinkFaults;
 use crate::node::{Membership, ServerKind};
 use crate::observe::clients::Tally;
+use crate::observe::flow::{FlowMark, FlowNote};
 use crate::observe::waterfall::Reelection;
 use crate::supervisor::home::DataPlace;
 
@@ -44,6 +45,8 @@ pub enum Request {
     Withhold(WithholdRequest),
     /// Tell of messages that the servers send each other, each as an event, until there were enough.
     Watch(MessageRequest),
+    /// What the servers said of some writes.
+    Flow(FlowRequest),
     /// The way into a node's namespaces.
     Door {
         /// Which, as typed.
@@ -218,6 +221,24 @@ impl UpRequest {
             profile: None,
         }
     }
+}
+
+/// Writes whose way through the servers is to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRequest {
+    /// The writes.
+    pub zxids: Vec<HexZxid>,
+    /// Servers, and times of the lab at which is asked how far they were.
+    pub marks: Vec<(NodeId, u64)>,
+}
+
+/// The way of some writes. Empty where nothing is read off the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowReport {
+    /// How far servers were.
+    pub marks: Vec<FlowMark>,
+    /// What was said, by time.
+    pub messages: Vec<FlowNote>,
 }
 
 /// Messages between servers.

@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::heal::{self, Scope};
 use super::network::emulator;
-use super::protocol::{Catch, MessageRequest, WithholdReport, WithholdRequest};
+use super::protocol::{
+    Catch, FlowReport, FlowRequest, MessageRequest, WithholdReport, WithholdRequest,
+};
 use super::{Lab, NewsSink, Talk};
 use crate::clock::now_us;
 use crate::ensemble::Ensemble;
@@ -20,6 +22,7 @@ use crate::fault::words::{self, Names};
 use crate::id::NodeId;
 use crate::net::emulator::Emulator;
 use crate::net::wire::{Name, Rule, Sighting, What};
+use crate::observe::flow::Flow;
 use crate::observe::wire::{WireObserver, fits};
 use crate::supervisor::protocol::{Frame, News};
 
@@ -36,6 +39,8 @@ pub struct Wire {
     last_rule: AtomicU32,
     /// Counts what was caught, for those who wait.
     news: watch::Sender<u64>,
+    /// What was said of the writes.
+    flow: Mutex<Flow>,
 }
 
 /// A message that somebody waits for.
@@ -79,6 +84,12 @@ impl Wire {
         self.rules
             .lock()
             .expect("nobody panics while holding the rules")
+    }
+
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow
+            .lock()
+            .expect("nobody panics while holding the messages")
     }
 
     fn caught(&self, rule: u32) -> Vec<Catch> {
@@ -132,6 +143,7 @@ fn on_sighting(lab: &Ensemble, wire: &Wire, observer: &mut WireObserver, seen: &
         Some((_, true)) => MessageFate::Held,
         Some((_, false)) => MessageFate::Dropped,
     };
+    wire.flow().see(seen, fate);
     let waits = wire.is_asked.load(Ordering::Relaxed) && fate == MessageFate::Delivered;
     let is_told = WireObserver::is_of_election(seen) || rule.is_some();
     if (is_told || waits)
@@ -247,6 +259,21 @@ async fn want(lab: &Ensemble, asked: &MessageRequest) -> Result<Want, Failure> {
         to,
         zxid: asked.zxid.map(|zxid| zxid.0),
     })
+}
+
+/// What was said of some writes, and how far servers were at some times.
+pub(super) fn flow(lab: &Lab, request: &FlowRequest) -> FlowReport {
+    let nodes: Vec<NodeId> = lab.ensemble.spec.nodes.iter().map(|n| n.id).collect();
+    let start_us = lab.ensemble.start_us;
+    let flow = lab.wire.flow();
+    let marks = request.marks.iter().filter_map(|(node, until_us)| {
+        let place = nodes.iter().position(|known| known == node)?;
+        Some(flow.until(place, *node, *until_us, start_us))
+    });
+    FlowReport {
+        marks: marks.collect(),
+        messages: flow.about(&request.zxids, &nodes, start_us),
+    }
 }
 
 /// The emulator, if what it forwards is read.
