@@ -55,6 +55,7 @@ fn write_junit(context: &Context, name: &Path, dirs: &[PathBuf]) -> Result<(), F
             Ok(Case {
                 run: read_run(dir)?,
                 report: report.is_file().then(|| report.display().to_string()),
+                cause: run::cause(dir),
             })
         })
         .collect();

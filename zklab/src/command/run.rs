@@ -89,7 +89,8 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         {
             let report = case.folder.join("report.html");
             let report = report.is_file().then(|| report.display().to_string());
-            juniting.push(page::Case { run, report });
+            let cause = page::cause(&case.folder);
+            juniting.push(page::Case { run, report, cause });
         }
     })?;
     if let Some(name) = &args.junit {

@@ -181,6 +181,40 @@ impl Log {
     }
 }
 
+/// What one server has on its disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The server.
+    pub name: String,
+    /// The zxids in its log, in the order in which they stand there.
+    pub zxids: Vec<Zxid>,
+    /// The txns that were asked for.
+    pub txns: Vec<LoggedTxn>,
+    /// The zxids of its snapshots.
+    pub snapshots: Vec<Zxid>,
+}
+
+/// Reads the log in a data directory, and keeps the txns that are wanted.
+///
+/// # Errors
+/// If it cannot be read, is in use, or is corrupt.
+pub fn read(name: &str, dir: &Path, wanted: impl Fn(&TxnRecord) -> bool) -> Result<Kept, Failure> {
+    let mut log = Log::open(name, dir)?;
+    let mut kept = Kept {
+        name: name.to_owned(),
+        snapshots: std::mem::take(&mut log.snapshots),
+        ..Kept::default()
+    };
+    while let Some(record) = &log.next {
+        kept.zxids.push(record.header.zxid);
+        if wanted(record) {
+            kept.txns.push(LoggedTxn::of(&log, record));
+        }
+        log.advance()?;
+    }
+    Ok(kept)
+}
+
 /// The zxids of the snapshots in a data directory.
 fn snapshots(dir: &Path) -> Vec<Zxid> {
     let Ok(entries) = std::fs::read_dir(dir.join("version-2")) else {
@@ -333,7 +367,11 @@ fn told(txn: &Txn) -> String {
         Txn::SetAcl(txn) => format!("setACL {} version {}", txn.path, txn.version),
         Txn::Check(txn) => format!("check {} version {}", txn.path, txn.version),
         Txn::CreateSession(_) => "createSession".to_owned(),
-        Txn::CloseSession(_) => "closeSession".to_owned(),
+        Txn::CloseSession(txn) => match txn.paths.as_deref() {
+            None => "closeSession".to_owned(),
+            Some([]) => "closeSession that deletes nothing".to_owned(),
+            Some(paths) => format!("closeSession that deletes {}", paths.join(", ")),
+        },
         Txn::Error(txn) => refusal(txn.code),
         Txn::Multi(txn) => {
             let parts: Vec<String> = txn.ops.iter().map(part).collect();

@@ -1,8 +1,10 @@
 //! How runs of scenarios look: a line for each case, and what it came to.
 
+use std::path::Path;
+
 use serde_json::json;
 
-use super::run::{Load, Proof};
+use super::run::{self, Load, Proof};
 use super::{Out, time};
 use crate::scenario::record::Summary;
 use crate::scenario::{Plan, RunRecord, Verdict};
@@ -20,6 +22,9 @@ pub fn case(out: &Out, record: &RunRecord) {
         .flat_map(|check| &check.witness)
         .map(|line| Proof::of(line, record.lab_start_us, &Load::default()).line())
         .collect();
+    let cause = (record.verdict == Verdict::Bug)
+        .then(|| run::cause(Path::new(&record.folder)))
+        .flatten();
     out.json(&json!({
         "v": 1,
         "kind": "case",
@@ -31,6 +36,7 @@ pub fn case(out: &Out, record: &RunRecord) {
         "exit": record.exit,
         "rule": record.rule,
         "message": record.message,
+        "cause": cause,
         "witness": witness,
         "proof": proof,
         "faults": record.faults,
@@ -60,17 +66,20 @@ pub fn case(out: &Out, record: &RunRecord) {
             paint.yellow("SKIP"),
             record.message
         )),
-        _ => failed(out, record, &label, &proof),
+        _ => failed(out, record, &label, cause.as_deref(), &proof),
     }
 }
 
 /// A case that did not pass: why, what proves it, what was done, and where to look.
-fn failed(out: &Out, record: &RunRecord, label: &str, proof: &[String]) {
+fn failed(out: &Out, record: &RunRecord, label: &str, cause: Option<&str>, proof: &[String]) {
     let why = match record.verdict {
         Verdict::Environment => format!("environment: {}", record.message),
         _ => record.message.clone(),
     };
     out.line(&format!("  {} {label}  {why}", out.paint.red("FAIL")));
+    if let Some(cause) = cause {
+        out.line(&format!("       cause: {cause}"));
+    }
     for line in proof {
         out.line(&format!("       {line}"));
     }

@@ -15,7 +15,8 @@ use zkd::ids::Zxid;
 use super::load::Load;
 use crate::event::HexZxid;
 use crate::failure::{Exit, Failure};
-use crate::scenario::{Check, Expected, LoadRecord};
+use crate::observe::flow::{FlowMark, FlowNote};
+use crate::scenario::{Check, Expected, LoadRecord, rank};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,13 +223,26 @@ impl RunJson {
         }
     }
 
-    /// The check that explains the verdict: that of the broken rule, or else the first that failed.
+    /// The check that explains the verdict: of those that failed, that which says most.
     #[must_use]
     pub fn failed_check(&self) -> Option<&Check> {
-        let failed = || self.checks.iter().filter(|check| check.verdict == "fail");
-        failed()
-            .find(|check| check.rule == self.rule)
-            .or_else(|| failed().next())
+        let failed = self.checks.iter().filter(|check| check.verdict == "fail");
+        failed.min_by_key(|check| self.order(check))
+    }
+
+    /// The order in which broken checks are told: what is nearest to the cause first, and of equals the one that gave the
+    /// verdict its name.
+    fn order(&self, check: &Check) -> (u8, bool) {
+        (rank(&check.rule), check.rule != self.rule)
+    }
+
+    /// The broken checks in that order.
+    #[must_use]
+    pub fn broken(&self) -> Vec<&Check> {
+        let failed = self.checks.iter().filter(|check| check.verdict == "fail");
+        let mut failed: Vec<&Check> = failed.collect();
+        failed.sort_by_key(|check| self.order(check));
+        failed
     }
 }
 
@@ -323,6 +337,8 @@ pub struct Sample {
     pub epoch: Option<i64>,
     /// How many txns it is behind the leader.
     pub lag: Option<i64>,
+    /// The last zxid that it had applied.
+    pub zxid: Option<Zxid>,
 }
 
 impl Sample {
@@ -334,6 +350,10 @@ impl Sample {
             role: text(value, "role"),
             epoch: value["epoch"].as_i64(),
             lag: value["lag"].as_i64(),
+            zxid: value["zxid"]
+                .as_str()
+                .and_then(HexZxid::parse)
+                .map(|zxid| Zxid(zxid.0)),
         }
     }
 }
@@ -381,6 +401,10 @@ pub struct Folder {
     pub deeds: Vec<Deed>,
     /// `samples.ndjson`, by time.
     pub samples: Vec<Sample>,
+    /// What the servers said of the writes that the verdict speaks of (`wire.ndjson`), by time.
+    pub flow: Vec<FlowNote>,
+    /// How far the servers were whenever one ended (`wire.ndjson`).
+    pub marks: Vec<FlowMark>,
     /// `history.ndjson`.
     pub load: Load,
     /// `scenario.toml`.
@@ -412,6 +436,7 @@ impl Folder {
             .map(Sample::of)
             .collect();
         samples.sort_by_key(|sample| sample.t_us);
+        let (flow, marks) = wire(dir);
         let history = dir.join("history.ndjson");
         let load = Load::read(&history, run.lab_start_us, &zxids(&run.message), &mut notes);
         let scenario = std::fs::read_to_string(dir.join("scenario.toml")).unwrap_or_default();
@@ -421,11 +446,27 @@ impl Folder {
             events,
             deeds,
             samples,
+            flow,
+            marks,
             load,
             scenario,
             notes,
         })
     }
+}
+
+/// The way of the writes of a verdict. A run that passed has none, nor has one whose network is not read.
+fn wire(dir: &Path) -> (Vec<FlowNote>, Vec<FlowMark>) {
+    let (mut flow, mut marks) = (Vec::new(), Vec::new());
+    for line in lines(dir, "wire.ndjson", &mut Vec::new()) {
+        if let Ok(note) = serde_json::from_value(line.clone()) {
+            flow.push(note);
+        } else {
+            marks.extend(serde_json::from_value(line).ok());
+        }
+    }
+    flow.sort_by_key(|note: &FlowNote| note.t_us);
+    (flow, marks)
 }
 
 /// The zxids in a text.

@@ -16,6 +16,8 @@ pub struct Case {
     pub run: RunJson,
     /// Where its report is, if it was kept.
     pub report: Option<String>,
+    /// Why it failed, in a sentence, where that is known.
+    pub cause: Option<String>,
 }
 
 impl Case {
@@ -98,6 +100,7 @@ impl Case {
     fn story(&self) -> Vec<String> {
         let run = &self.run;
         let mut lines = Vec::new();
+        lines.extend(self.cause.iter().map(|cause| format!("cause: {cause}")));
         for check in run.checks.iter().filter(|check| check.verdict == "fail") {
             lines.push(format!("{}: {}", check.rule, check.message));
             let load = Load::default();
@@ -224,6 +227,7 @@ mod tests {
         Case {
             run: RunJson::of(value),
             report: Some("runs/x/report.html".to_owned()),
+            cause: None,
         }
     }
 

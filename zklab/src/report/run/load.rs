@@ -42,6 +42,8 @@ pub struct Load {
     pub expired_us: Vec<u64>,
     /// The node of every connection.
     nodes: HashMap<(SessionId, u32), String>,
+    /// Clients whose server is not known: their library chooses it.
+    pub(super) foreign: HashSet<u64>,
     /// The writes that the verdict speaks of by their zxid, as they stand in the file.
     pub named: Vec<Value>,
 }
@@ -143,8 +145,12 @@ impl Load {
                 session,
                 conn,
                 node,
+                client,
                 ..
             }) => {
+                if node.is_empty() {
+                    self.foreign.insert(u64::from(*client));
+                }
                 let name = names.get(*node).cloned();
                 let name = name.unwrap_or_else(|| node_of(node));
                 self.nodes.insert((*session, *conn), name);
@@ -170,6 +176,18 @@ impl Load {
             took_us: at.saturating_sub(op.t0),
             end,
         });
+    }
+
+    /// One in which these sessions had these connections.
+    #[cfg(test)]
+    pub(super) fn connected(connections: &[(i64, u32, &str)]) -> Self {
+        let nodes = connections
+            .iter()
+            .map(|(session, conn, node)| ((SessionId(*session), *conn), (*node).to_owned()));
+        Self {
+            nodes: nodes.collect(),
+            ..Self::default()
+        }
     }
 
     /// Is there anything?

@@ -1,5 +1,6 @@
 //! Verdicts as Markdown, for the summary of a CI job or a comment; and several runs side by side as a table.
 
+use super::fate::Fate;
 use super::folder::{Folder, Outcome};
 use super::html::{rows, title};
 use super::story::Story;
@@ -71,6 +72,9 @@ fn one(folder: &Folder) -> String {
     text.push_str(&format!("{}\n\n", cell(&run.message)));
     if let Some(meaning) = words::meaning(&run.rule) {
         text.push_str(&format!("The promise: {}\n\n", meaning.promise));
+    }
+    if let Some(cause) = Fate::of(folder, &Story::of(folder)).cause() {
+        text.push_str(&format!("The cause: {}.\n\n", cell(cause)));
     }
     let proofs = witness::of_run(run, &folder.load);
     for proof in &proofs {

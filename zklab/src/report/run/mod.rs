@@ -4,6 +4,7 @@
 //! machine, from an artifact of CI. The law: whatever is missing in the folder is missing in the report, and said.
 
 mod elections;
+mod fate;
 mod folder;
 mod html;
 mod junit;
@@ -38,6 +39,14 @@ pub fn write_html(dir: &Path) -> Result<PathBuf, Failure> {
     let name = dir.join("report.html");
     write(&name, &page(&folder))?;
     Ok(name)
+}
+
+/// Why the run in a folder failed, in a sentence, as far as what was kept there shows it.
+#[must_use]
+pub fn cause(dir: &Path) -> Option<String> {
+    let folder = Folder::read(dir).ok()?;
+    let fate = fate::Fate::of(&folder, &Story::of(&folder));
+    fate.cause().map(ToOwned::to_owned)
 }
 
 /// Writes a file.

@@ -49,7 +49,7 @@ fn a_stranger_finds_the_cause_on_the_page() {
         "op 4634",
         "op 4635",
         "faults that stood: isolate leader (n4) (since 3.117 s)",
-        "What had happened just before",
+        "How it came to that",
         "no longer follower: the leader was silent for 1000 ms",
         "n5</b>\n leads epoch 3",
         "zklab run configs/scenarios/isolate-and-pause.toml --seed 8f21d1",

@@ -1,5 +1,7 @@
 //! The operations that prove a verdict, as people read them.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use zkd::error::ErrorCode;
 use zkd::ids::SessionId;
@@ -16,6 +18,8 @@ pub struct Proof {
     pub who: String,
     /// The server that was asked, where that is known.
     pub server: String,
+    /// The session, as hexadecimal digits.
+    pub session: String,
     /// What was asked.
     pub asked: String,
     /// What was answered.
@@ -52,13 +56,15 @@ impl Proof {
         let server = session
             .zip(conn)
             .and_then(|(session, conn)| load.node(session, conn))
-            .unwrap_or_default()
-            .to_owned();
+            .filter(|node| !node.is_empty())
+            .map_or_else(|| maker(&load.foreign, session, client), ToOwned::to_owned);
+        let session = word("s");
         match value["k"].as_str() {
             Some("op") => Self {
                 name: format!("op {}", value["id"]),
                 who,
                 server,
+                session,
                 asked: asked(value),
                 answer: answer(value),
                 zxid: word("z"),
@@ -69,6 +75,7 @@ impl Proof {
                 name: "watch event".to_owned(),
                 who,
                 server,
+                session,
                 asked: format!("{} {}", word("ev"), word("path")),
                 zxid: word("z"),
                 from_us: since_start("at"),
@@ -174,7 +181,7 @@ pub(super) fn seconds(us: u64) -> String {
     format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
-fn session_of(text: &str) -> Option<SessionId> {
+pub(super) fn session_of(text: &str) -> Option<SessionId> {
     let bits = u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()?;
     Some(SessionId(bits.cast_signed()))
 }
@@ -186,9 +193,8 @@ fn asked(op: &Value) -> String {
             parts.push(word.to_owned());
         }
     }
-    for key in ["op", "path"] {
-        parts.extend(op[key].as_str().map(ToOwned::to_owned));
-    }
+    parts.extend(op["op"].as_str().map(|word| deed(word).to_owned()));
+    parts.extend(op["path"].as_str().map(ToOwned::to_owned));
     for part in op["parts"].as_array().into_iter().flatten() {
         let word = |key: &str| part[key].as_str().unwrap_or_default().to_owned();
         parts.push(format!("{} {}", word("op"), word("path")));
@@ -224,6 +230,29 @@ fn answer(op: &Value) -> String {
     parts.extend(state(op));
     parts.retain(|part| !part.is_empty());
     parts.join(", ")
+}
+
+/// An operation's word in a history as a sentence would say it.
+fn deed(word: &str) -> &str {
+    match word {
+        "persistent" => "add a persistent watch on",
+        "recursive" => "add a persistent recursive watch on",
+        "rewatch" => "leave its watches again:",
+        "close" => "close its session",
+        word => word,
+    }
+}
+
+/// Of a client that does not tell which server it is connected with: the one that made its session, which the session's
+/// first byte names.
+fn maker(foreign: &HashSet<u64>, session: Option<SessionId>, client: Option<u64>) -> String {
+    let is_foreign = client.is_some_and(|client| foreign.contains(&client));
+    let sid = session.map_or(0, |session| session.0.cast_unsigned() >> 56);
+    if is_foreign && (1..=250).contains(&sid) {
+        format!("any (session made at n{sid})")
+    } else {
+        String::new()
+    }
 }
 
 /// Whose request a logged txn was.

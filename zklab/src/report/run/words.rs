@@ -109,6 +109,12 @@ pub(super) fn length(us: u64) -> String {
     }
 }
 
+/// Microseconds as people read a moment: `4.118 s`.
+#[must_use]
+pub(super) fn moment(us: u64) -> String {
+    format!("{:.3} s", us as f64 / 1e6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::amount;

@@ -4,7 +4,9 @@
 //! Top to bottom in the order in which somebody asks: how did it end and what proves that; what happened when;
 //! the elections; what was done; the numbers; where it ran.
 
+mod broken;
 mod diagram;
+mod fate;
 mod plots;
 mod side_by_side;
 mod tables;
@@ -14,11 +16,12 @@ mod verdict;
 pub use self::side_by_side::compare;
 pub(super) use self::side_by_side::{rows, title};
 
+use super::fate::Fate;
 use super::folder::Folder;
 use super::sheet;
 use super::story::Story;
 use super::witness;
-use super::words::length;
+use super::words::{length, moment};
 use crate::report::markup::Markup;
 
 /// What makes the timeline move; the page is whole without it.
@@ -37,7 +40,8 @@ pub fn page(folder: &Folder) -> String {
         "",
     );
     verdict::header(&mut page, folder);
-    verdict::what_went_wrong(&mut page, folder, &story, &proofs);
+    let fate = Fate::of(folder, &story);
+    verdict::what_went_wrong(&mut page, folder, &story, &proofs, &fate);
     page.open("section", &[("id", &"timeline")]);
     page.element("h2", &[], "What happened, over time");
     timeline::draw(&mut page, folder, &story, &proofs);
@@ -57,9 +61,4 @@ pub fn page(folder: &Folder) -> String {
 fn end(page: &mut Markup) {
     page.raw("<script>\n").raw(SCRIPT).raw("</script>\n");
     sheet::end(page);
-}
-
-/// Microseconds as people read a moment: `4.118 s`.
-fn moment(us: u64) -> String {
-    format!("{:.3} s", us as f64 / 1e6)
 }

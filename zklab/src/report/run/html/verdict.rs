@@ -1,11 +1,13 @@
 //! How it ended, what proves it, and how to see it again: the first thing on the page.
 
+use super::super::fate::Fate;
 use super::super::folder::{Event, Folder, Outcome};
 use super::super::story::Story;
 use super::super::witness::Proof;
 use super::super::words;
-use super::{length, moment};
+use super::{broken, fate, length, moment};
 use crate::report::markup::Markup;
+use crate::scenario::Check;
 
 /// How long before the proof something may have caused it.
 const BEFORE_US: u64 = 1_500_000;
@@ -19,8 +21,11 @@ pub(super) fn header(page: &mut Markup, folder: &Folder) {
     page.open("header", &[]);
     page.open("p", &[("class", &class)]);
     page.element("strong", &[], run.outcome.title());
-    if !run.rule.is_empty() && run.outcome == Outcome::Bug {
-        page.element("code", &[], &run.rule);
+    if run.outcome == Outcome::Bug {
+        let rule = first(folder).map_or(run.rule.as_str(), |check| &check.rule);
+        if !rule.is_empty() {
+            page.element("code", &[], rule);
+        }
     }
     page.close("p");
     let name = if run.name.is_empty() {
@@ -52,7 +57,13 @@ pub(super) fn header(page: &mut Markup, folder: &Folder) {
 }
 
 /// What went wrong and what proves it; of a run that passed, only how to run it again.
-pub(super) fn what_went_wrong(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof]) {
+pub(super) fn what_went_wrong(
+    page: &mut Markup,
+    folder: &Folder,
+    story: &Story,
+    proofs: &[Proof],
+    fate: &Fate,
+) {
     let run = &folder.run;
     let class = format!("card {}", run.outcome.word());
     page.open("section", &[("id", &"verdict"), ("class", &class)]);
@@ -60,22 +71,38 @@ pub(super) fn what_went_wrong(page: &mut Markup, folder: &Folder, story: &Story,
         page.element("p", &[], passed(folder));
     } else {
         page.element("h2", &[], question(run.outcome));
-        if !run.message.is_empty() {
-            page.element("p", &[("class", &"message")], capital(&run.message));
+        let (rule, message) = match first(folder) {
+            Some(check) => (&check.rule, format!("{}: {}", check.rule, check.message)),
+            None => (&run.rule, run.message.clone()),
+        };
+        if !message.is_empty() {
+            page.element("p", &[("class", &"message")], capital(&message));
         }
-        if let Some(meaning) = words::meaning(&run.rule) {
+        if let Some(meaning) = words::meaning(rule) {
             said(page, "The promise", meaning.promise);
-            said(page, "What breaks it", meaning.cause);
+            if fate.findings.iter().all(|finding| !finding.is_wrong) {
+                said(page, "This run does not show why", meaning.cause);
+            }
         }
         missed(page, folder);
+        fate::findings(page, fate);
         let proved = run
             .failed_check()
             .is_some_and(|check| !check.witness.is_empty());
         proof(page, proofs, proved);
-        around(page, folder, story, proofs);
+        broken::others(page, folder, fate);
+        fate::table(page, fate);
+        around(page, folder, story, proofs, fate);
     }
     commands(page, folder);
     page.close("section");
+}
+
+/// The broken check that is told first, where it is another than the one that gave the verdict its name.
+fn first(folder: &Folder) -> Option<&Check> {
+    let run = &folder.run;
+    let check = run.failed_check().filter(|_| run.outcome == Outcome::Bug);
+    check.filter(|check| check.rule != run.rule)
 }
 
 /// A sentence begins with a capital letter; a name such as `n3` stays as it is.
@@ -154,6 +181,11 @@ fn proof(page: &mut Markup, proofs: &[Proof], proved: bool) {
         "The writes that this speaks of"
     };
     page.element("h3", &[], title);
+    lines(page, proofs, proved);
+}
+
+/// The lines of a proof as a table.
+pub(super) fn lines(page: &mut Markup, proofs: &[Proof], proved: bool) {
     page.open("div", &[("class", &"wide")]);
     page.open("table", &[("class", &"proof")]);
     page.open("thead", &[]).open("tr", &[]);
@@ -166,7 +198,11 @@ fn proof(page: &mut Markup, proofs: &[Proof], proved: bool) {
         let class = if last { "offending" } else { "" };
         page.open("tr", &[("class", &class)]);
         page.element("td", &[], &proof.name);
-        page.element("td", &[], &proof.who);
+        page.open("td", &[]).text(&proof.who);
+        if !proof.session.is_empty() {
+            page.element("div", &[("class", &"promise")], &proof.session);
+        }
+        page.close("td");
         page.element("td", &[], &proof.server);
         page.open("td", &[]).element("code", &[], &proof.asked);
         page.close("td");
@@ -180,7 +216,7 @@ fn proof(page: &mut Markup, proofs: &[Proof], proved: bool) {
 }
 
 /// What the ensemble was like then, and what had happened to it just before.
-fn around(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof]) {
+fn around(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof], fate: &Fate) {
     let times = || proofs.iter().filter_map(|proof| proof.from_us);
     let (Some(first), Some(last)) = (times().min(), times().max()) else {
         return;
@@ -204,6 +240,10 @@ fn around(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof]) {
         }
     );
     said(page, &format!("At {}", moment(last)), &then);
+    if !fate.steps.is_empty() {
+        fate::tale(page, &fate.steps);
+        return;
+    }
     let begin = first.saturating_sub(BEFORE_US);
     let before: Vec<&Event> = folder
         .events
