@@ -7,6 +7,7 @@ use super::Evidence;
 use super::disk::Held;
 use super::servers::Sync;
 use crate::event::MessageFate;
+use crate::observe::flow::FlowNote;
 use crate::report::run::folder::Event;
 use crate::report::run::words::moment;
 
@@ -194,15 +195,7 @@ fn too_few(evidence: &Evidence<'_>) -> Option<Finding> {
         };
         (reached.len() + 1, how)
     } else {
-        let acks = evidence.flow().filter(|note| {
-            note.msg == "ACK"
-                && note.t_us <= acked_us
-                && note.to.to_string() == leader
-                && note.fate == MessageFate::Delivered
-        });
-        let mut from: Vec<String> = acks.map(|note| note.from.to_string()).collect();
-        from.sort();
-        from.dedup();
+        let from = evidence.acks(&leader, subject.zxid, acked_us);
         let late: Vec<String> = evidence
             .flow()
             .filter(|note| note.msg == "ACK" && note.t_us > acked_us)
@@ -288,7 +281,7 @@ struct Loss {
     node: String,
     /// When it was known to have it, how that is known, and the zxid that says so.
     had_us: u64,
-    how: &'static str,
+    how: String,
     zxid: Zxid,
     /// It had said that it is on its disk.
     is_promised: bool,
@@ -315,7 +308,9 @@ fn loss(evidence: &Evidence<'_>, node: &str, zxid: Zxid) -> Option<Loss> {
         let said = said.filter(|(_, said)| said.epoch() == zxid.epoch());
         let (had_us, how, named, is_promised) = match (promised, said) {
             (Some((at_us, how, is_promised)), _) => (at_us, how, zxid, is_promised),
-            (None, Some((at_us, said))) => (at_us, "said that it had applied", said, false),
+            (None, Some((at_us, said))) => {
+                (at_us, "said that it had applied".to_owned(), said, false)
+            }
             (None, None) => continue,
         };
         let was_cut = evidence.syncs.iter().any(|sync| {
@@ -411,17 +406,42 @@ impl Evidence<'_> {
     }
 
     /// When a server was first seen to have a write, how, and whether it so said that it is on its own disk: a follower
-    /// acknowledges it; a leader commits what is on the disks of a quorum, its own or not.
-    pub(super) fn had(&self, node: &str, zxid: Zxid) -> Option<(u64, &'static str, bool)> {
-        let mut notes = self.folder.flow.iter().filter(|note| note.zxid.0 == zxid.0);
-        notes.find_map(|note| {
-            let is_own = note.from.to_string() == node;
-            match note.msg.as_str() {
-                "ACK" if is_own => Some((note.t_us, "acknowledged", true)),
-                "COMMIT" if is_own => Some((note.t_us, "committed", false)),
-                _ => None,
-            }
-        })
+    /// acknowledges it; a leader commits what is on the disks of a quorum, its own among them where the others alone are
+    /// too few.
+    pub(super) fn had(&self, node: &str, zxid: Zxid) -> Option<(u64, String, bool)> {
+        let notes = || self.folder.flow.iter().filter(|note| note.zxid.0 == zxid.0);
+        let own = |note: &&FlowNote| note.from.to_string() == node;
+        let first = notes()
+            .filter(own)
+            .find(|note| matches!(note.msg.as_str(), "ACK" | "COMMIT"))?;
+        if first.msg == "ACK" {
+            return Some((first.t_us, "acknowledged".to_owned(), true));
+        }
+        let acks = self.acks(node, zxid, first.t_us);
+        let is_needed = acks.len() < self.quorum();
+        let how = match acks.as_slice() {
+            some if is_needed && !some.is_empty() => format!(
+                "(the leader) counted itself among those who have it on disk when it had the ACK of {} only, and committed",
+                some.join(" ")
+            ),
+            _ => "(the leader) committed".to_owned(),
+        };
+        Some((first.t_us, how, is_needed))
+    }
+
+    /// Whose ACKs of a write had reached its leader by then.
+    fn acks(&self, leader: &str, zxid: Zxid, until_us: u64) -> Vec<String> {
+        let acks = self.folder.flow.iter().filter(|note| {
+            note.zxid.0 == zxid.0
+                && note.msg == "ACK"
+                && note.t_us <= until_us
+                && note.to.to_string() == leader
+                && note.fate == MessageFate::Delivered
+        });
+        let mut from: Vec<String> = acks.map(|note| note.from.to_string()).collect();
+        from.sort();
+        from.dedup();
+        from
     }
 
     /// The last zxid that a server had at some time, as its own votes, its disk or its samples tell.

@@ -225,6 +225,9 @@ fn fault(event: &Event) -> Option<Step> {
         _ => 4,
     };
     let text = event.text("fault");
+    if text.starts_with("power cut") {
+        return None;
+    }
     let said = if event.kind == "fault.on" {
         format!("fault: {text}")
     } else {

@@ -113,7 +113,7 @@ fn row(page: &mut Markup, fate: &Fate, subject: &Subject, server: &ServerFate) {
                 .iter()
                 .map(|(at_us, text)| format!("{} {text}", moment(*at_us)))
                 .collect();
-            cell(page, &lines, "not seen");
+            cell(page, "", &lines, "not seen");
         }
     }
     let since = since(fate, subject);
@@ -133,14 +133,19 @@ fn row(page: &mut Markup, fate: &Fate, subject: &Subject, server: &ServerFate) {
     if more > 0 {
         syncs.push(format!("and {more} times more"));
     }
-    cell(page, &syncs, "not again");
-    cell(page, &lives(server, subject, since), "it did not end");
+    cell(page, "long", &syncs, "not again");
+    cell(
+        page,
+        "long",
+        &lives(server, subject, since),
+        "it did not end",
+    );
     if let Some(held) = server.held {
         let (class, text) = match held {
             Held::Yes => ("mark ok", "yes"),
             Held::No => ("mark fail", "no"),
-            Held::Covered => ("mark skip", "not known: a later snapshot stands above it"),
-            Held::Unknown => ("mark skip", "not known: its disk was not kept"),
+            Held::Covered => ("mark skip", "not known (a later snapshot)"),
+            Held::Unknown => ("mark skip", "not known (not kept)"),
         };
         page.element("td", &[("class", &class)], text);
     }
@@ -158,8 +163,8 @@ fn since(fate: &Fate, subject: &Subject) -> u64 {
     acked.or_else(|| of_story.min()).unwrap_or_default()
 }
 
-fn cell(page: &mut Markup, lines: &[String], none: &str) {
-    page.open("td", &[]);
+fn cell(page: &mut Markup, class: &str, lines: &[String], none: &str) {
+    page.open("td", &[("class", &class)]);
     if lines.is_empty() {
         page.element("span", &[("class", &"promise")], none);
     }
@@ -203,8 +208,8 @@ fn end(stay: &Stay) -> Option<String> {
         "killed"
     };
     let far = match (stay.seen, stay.said) {
-        (Some(zxid), _) => format!("; had acknowledged or proposed {zxid}"),
-        (None, Some((_, zxid))) => format!("; had applied {zxid} or more"),
+        (Some(zxid), _) => format!(", had ACKed or proposed {zxid}"),
+        (None, Some((_, zxid))) => format!(", had applied {zxid} or more"),
         _ => String::new(),
     };
     Some(format!("{} {how}{far}", moment(stay.ended_us?)))
