@@ -1,6 +1,8 @@
 //! Storage against real directories of Apache ZooKeeper (`testdata/storage`), against damage, and
 //! against a disk that dies at every call.
 
+mod long_snapshots;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
