@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::amount::Unit;
+use super::differences;
 use super::expect::Expected;
 use super::file::{Demand, Healing};
 use super::record::ScheduleLine;
@@ -42,8 +43,8 @@ pub(super) enum Trees {
     Unknown,
     /// Equal on so many nodes at this zxid.
     Equal(HexZxid, usize),
-    /// Different at one zxid: who has what.
-    Different(HexZxid, Vec<String>),
+    /// Different at one zxid: who has what, and the znodes in which they differ first.
+    Different(HexZxid, Vec<String>, Vec<Value>),
 }
 
 impl Stage {
@@ -200,9 +201,12 @@ impl Stage {
         let deadline = Instant::now() + patience;
         loop {
             if let Ok(status) = self.lab.status().await
-                && let Some(trees) = trees(&status)
+                && let Some(mut trees) = trees(&status)
             {
                 self.sample(&status);
+                if let Trees::Different(_, _, znodes) = &mut trees {
+                    *znodes = differences::read(&status).await;
+                }
                 return trees;
             }
             if Instant::now() >= deadline {
@@ -259,6 +263,6 @@ fn trees(status: &Status) -> Option<Trees> {
         let who = told
             .iter()
             .map(|(id, digest)| format!("{id} {}", digest.value));
-        Trees::Different(zxid, who.collect())
+        Trees::Different(zxid, who.collect(), Vec::new())
     })
 }

@@ -106,9 +106,12 @@ pub(super) fn digest(trees: &Trees) -> Check {
     match trees {
         Trees::Unknown => skipped("digest", "no two nodes told a digest at one zxid"),
         Trees::Equal(zxid, count) => check("pass", *count, format!("equal at {zxid}")),
-        Trees::Different(zxid, who) => {
+        Trees::Different(zxid, who, znodes) => {
             let text = format!("the trees differ at {zxid}: {}", who.join(", "));
-            check("fail", who.len(), text)
+            Check {
+                witness: znodes.clone(),
+                ..check("fail", who.len(), text)
+            }
         }
     }
 }

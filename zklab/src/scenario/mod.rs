@@ -13,6 +13,7 @@ pub mod amount;
 mod case;
 pub mod chaos;
 pub mod condition;
+mod differences;
 mod evidence;
 pub mod expect;
 pub mod file;

@@ -69,6 +69,43 @@ fn a_stranger_finds_the_cause_on_the_page() {
 }
 
 #[test]
+fn every_broken_promise_is_on_the_page_and_the_write_is_followed() {
+    let mut folder = Folder::read(&failing()).unwrap();
+    let first = folder.run.failed_check().unwrap().clone();
+    let mut second = first.clone();
+    let write = json!({"k": "op", "id": 3, "c": 1, "s": "0x100", "conn": 1, "op": "set", "path": "/a", "t0": 1, "t1": 2,
+        "out": "ok", "z": "0x300000017"});
+    second.rule = "acked-writes".to_owned();
+    second.message = "/a is lost".to_owned();
+    second.witness = vec![write.clone()];
+    let mut third = second.clone();
+    third.rule = "watches".to_owned();
+    third.message = "no event for /a".to_owned();
+    third.witness = vec![write];
+    folder.run.checks = vec![first, third, second];
+    folder.run.rule = "acked-writes".to_owned();
+    let text = page(&folder);
+    is_well_formed(&text);
+    for wanted in [
+        "<code>watches</code>",
+        "no event for /a",
+        "it is about the same write",
+        "2 more promises were broken",
+        "was told by a server at 0.000 s that it is done",
+        "<div class=\"promise\">0x100</div>",
+    ] {
+        assert!(text.contains(wanted), "{wanted}");
+    }
+    let table = text.split("What became of <code>0x300000017</code>").nth(1);
+    let rows = table.unwrap().split("</table>").next().unwrap();
+    assert_eq!(rows.matches("<tr").count(), 1 + 5, "a row for every server");
+    assert!(
+        rows.contains("n4 tells it") || rows.contains("n5 tells it"),
+        "{rows}"
+    );
+}
+
+#[test]
 fn the_page_needs_nothing_from_elsewhere() {
     let text = page(&Folder::read(&failing()).unwrap());
     for wrong in ["http:", "https:", "//cdn", "src=", "<link", "@import"] {

@@ -82,23 +82,40 @@ impl Proof {
                 to_us: since_start("at"),
                 ..Self::default()
             },
-            Some("final") => Self {
+            _ => Self::of_state(value, &who)
+                .unwrap_or_else(|| Self::of_other(value, who, server, since_start("at"))),
+        }
+    }
+
+    /// Of what was found on a server, or at the end.
+    fn of_state(value: &Value, who: &str) -> Option<Self> {
+        let word = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        Some(match value["k"].as_str()? {
+            "final" => Self {
                 name: "end state".to_owned(),
                 asked: word("path"),
                 answer: state(value).join(", "),
                 zxid: word("z"),
                 ..Self::default()
             },
-            Some("txn") => Self {
+            "znode" => Self {
+                name: "its tree".to_owned(),
+                who: who.to_owned(),
+                asked: word("path"),
+                answer: word("differs"),
+                zxid: word("z"),
+                ..Self::default()
+            },
+            "txn" => Self {
                 name: "in its log".to_owned(),
-                who,
+                who: who.to_owned(),
                 asked: word("txn"),
                 answer: asked_by(value),
                 zxid: word("z"),
                 ..Self::default()
             },
-            _ => Self::of_other(value, who, server, since_start("at")),
-        }
+            _ => return None,
+        })
     }
 
     /// Of an event of the lab, or of whatever else a checker may show.

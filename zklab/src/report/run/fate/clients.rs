@@ -17,6 +17,7 @@ pub(super) fn all(evidence: &Evidence<'_>) -> Vec<Finding> {
         "ephemerals" => ephemeral(evidence),
         "multi" => multi(evidence),
         "session-fifo" => moved(evidence),
+        "digest" => return trees(evidence),
         _ => None,
     };
     found.into_iter().collect()
@@ -37,6 +38,44 @@ impl Evidence<'_> {
             line["s"].as_str().unwrap_or("?")
         )
     }
+}
+
+/// Trees that differ: in what, who is alone with it, and whether the servers were given the same writes.
+fn trees(evidence: &Evidence<'_>) -> Vec<Finding> {
+    let checks = evidence.folder.run.checks.iter();
+    let mut logs = checks.filter(|check| check.rule == "logs" && check.verdict == "pass");
+    let logs = logs.next().map(|check| {
+        format!(
+            "the logs of all servers agree ({} txns compared), so they were given the same writes and made different things of \
+             them",
+            check.count
+        )
+    });
+    let at_us = evidence.moment().unwrap_or(evidence.story.end_us);
+    let znodes = evidence
+        .check
+        .witness
+        .iter()
+        .filter(|line| line["k"] == "znode");
+    znodes
+        .filter_map(|line| {
+            let (node, path) = (line["node"].as_str()?, line["path"].as_str()?);
+            let by = zxid(&line["z"])?;
+            let txn = evidence.disks.txn(node, by);
+            let txn = txn.map_or(String::new(), |txn| format!(" ({})", txn.what));
+            let logs = logs.as_ref().map_or(String::new(), |logs| format!("; {logs}"));
+            Some(Finding {
+                at_us,
+                node: node.to_owned(),
+                text: format!(
+                    "{node} has another tree than {}: {path}: {}. The write behind that is {by}{txn}{logs}",
+                    line["than"].as_str()?,
+                    line["differs"].as_str()?
+                ),
+                is_wrong: true,
+            })
+        })
+        .collect()
 }
 
 /// An event that did not come: whether it came later, to whom, or never; and who else was told.
@@ -177,7 +216,8 @@ fn ephemeral(evidence: &Evidence<'_>) -> Option<Finding> {
     }
     Some(Finding {
         at_us: evidence.since_start(&close["t1"])?,
-        node: evidence.server_of(close).unwrap_or_default(),
+        // Its server only passed it on.
+        node: String::new(),
         text,
         is_wrong: true,
     })
@@ -228,13 +268,13 @@ fn multi(evidence: &Evidence<'_>) -> Option<Finding> {
     }
     Some(Finding {
         at_us: evidence.since_start(&refused["t1"])?,
-        node: evidence.server_of(refused).unwrap_or_default(),
+        node: String::new(),
         text: format!(
             "{} asked for a multi ({}) and was told at {} that it is refused ({}) at {refused_at}: nothing of it may have \
              happened. Yet {path} had version {was} before it and got version {now} with the next acknowledged write instead \
              of {}: {alone}",
             capital(&evidence.whose(refused)),
-            refusal.asked,
+            refusal.asked.trim_start_matches("multi "),
             evidence.since_start(&refused["t1"]).map(moment)?,
             refusal.answer.split(',').next().unwrap_or_default(),
             was + 1
@@ -270,7 +310,8 @@ fn moved(evidence: &Evidence<'_>) -> Option<Finding> {
     let sent_at = evidence.since_start(&old["t0"])?;
     Some(Finding {
         at_us: sent_at,
-        node: old_server.clone(),
+        // Both servers passed on what they were asked; the leader has to refuse.
+        node: String::new(),
         text: format!(
             "Client {} sent request {} ({}) to {old_server} at {} and never got an answer. Its session {} then moved to \
              {new_server}{moved_at}, where {} was answered at {after}. What {old_server} still had of the session had to be \

@@ -39,6 +39,8 @@ pub(super) struct Subject {
     pub(super) what: String,
     /// When its client was told that it is done, by whom, and which client.
     pub(super) acked: Option<(u64, String, String)>,
+    /// What its client was told otherwise, where the proof has it: that it is refused, or nothing.
+    pub(super) otherwise: &'static str,
 }
 
 /// All of it.
@@ -151,6 +153,11 @@ impl<'a> Evidence<'a> {
         Subject {
             zxid,
             why,
+            otherwise: match op.and_then(|op| op["out"].as_str()) {
+                Some("failed") => "; its client was told that it is refused",
+                Some("unknown") => "; its client was told nothing",
+                _ => "",
+            },
             what: logged
                 .or_else(|| in_witness.map(ToOwned::to_owned))
                 .or_else(|| asked.map(|proof| proof.asked))
@@ -216,6 +223,10 @@ fn candidate(check: &Check) -> Option<(Zxid, &'static str, Option<&Value>)> {
             let asks = |line: &&Value| line["s"] == txn["s"] && line["xid"] == txn["xid"];
             let op = lines.iter().filter(is_write).find(asks);
             return Some((at, "the txn that not all logs have", op));
+        }
+        "digest" => {
+            let znode = lines.iter().find(|line| line["k"] == "znode")?;
+            return Some((zxid(&znode["z"])?, "the write behind what differs", None));
         }
         "session-fifo" if lines.iter().any(|line| line["out"] == "unknown") => {
             let at = *zxids(&check.message).last()?;

@@ -85,7 +85,7 @@ fn about(subject: &Subject) -> String {
                 moment(*at_us)
             ));
         }
-        None => text.push_str("; no client was told that it is done."),
+        None => text.push_str(&format!("{}.", subject.otherwise)),
     }
     text
 }

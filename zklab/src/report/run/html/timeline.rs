@@ -249,6 +249,16 @@ fn draw_lane(page: &mut Markup, lane: &Lane, y: f64, scale: Scale) {
     }
 }
 
+/// About the room that the name of a fault takes.
+fn named(fault: &Fault) -> f64 {
+    fault.name().chars().count() as f64 * LETTER + 12.0
+}
+
+/// Does its name fit into its bar?
+fn is_inside(fault: &Fault, scale: Scale) -> bool {
+    scale.width(fault.from_us, fault.to_us) >= named(fault)
+}
+
 /// A row for each fault, so that no two and none of their names lie on one another.
 fn pack(faults: &[Fault], scale: Scale) -> Vec<usize> {
     let mut ends: Vec<f64> = Vec::new();
@@ -256,8 +266,13 @@ fn pack(faults: &[Fault], scale: Scale) -> Vec<usize> {
         .iter()
         .map(|fault| {
             let begin = scale.x(fault.from_us);
-            let text = fault.name().chars().count() as f64 * LETTER + 10.0;
-            let end = scale.x(fault.to_us).max(begin + text);
+            let end = scale.x(fault.to_us).max(begin + 1.5);
+            let text = named(fault);
+            let end = if is_inside(fault, scale) {
+                end
+            } else {
+                end + text
+            };
             let free = ends.iter().position(|end| *end <= begin);
             let row = free.unwrap_or(ends.len()).min(FAULT_ROWS_MAX - 1);
             if row == ends.len() {
@@ -334,14 +349,17 @@ fn draw_faults(
                 }
             }
         });
-        // A name may be longer than its fault; looked at closely, it goes when its fault does.
-        let name_px = fault.name().chars().count() as f64 * LETTER + 12.0;
-        let name_us = (name_px / SPAN * scale.end_us as f64) as u64;
-        let end_us = fault.to_us.max(fault.from_us + name_us);
+        // A name that is longer than its fault stands behind it.
+        let name_us = (named(fault) / SPAN * scale.end_us as f64) as u64;
+        let times = if is_inside(fault, scale) {
+            (fault.from_us, fault.to_us)
+        } else {
+            (fault.to_us, fault.to_us + name_us)
+        };
         // In the last row faults may lie on one another; their names are told by the pointer.
         if row + 1 < FAULT_ROWS_MAX {
             let text = ("onpage", &fault.name()[..]);
-            label(page, text, (fault.from_us, end_us), y + 11.0, scale);
+            label(page, text, times, y + 11.0, scale);
         }
     }
 }
@@ -628,4 +646,29 @@ pub(super) fn lanes_of(page: &mut Markup, titles: &[String], stories: &[Story], 
     }
     page.close("svg").close("div");
     page.raw("<p id=\"now\" class=\"now\" hidden></p>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_does_not_fit_stands_behind_its_fault_and_keeps_its_room() {
+        let scale = Scale { end_us: 1_000_000 };
+        let fault = |text: &str, from_us, to_us| Fault {
+            text: text.to_owned(),
+            from_us,
+            to_us,
+            ..Fault::default()
+        };
+        let (long, short) = (
+            fault("pause n1", 0, 400_000),
+            fault("pause n2", 400_000, 440_000),
+        );
+        assert!(is_inside(&long, scale) && !is_inside(&short, scale));
+        // Behind the short one stands its name, so what begins there goes to a row of its own.
+        let next = fault("pause n3", 450_000, 900_000);
+        let late = fault("pause n1", 560_000, 900_000);
+        assert_eq!(pack(&[long, short, next, late], scale), [0, 0, 1, 0]);
+    }
 }

@@ -93,6 +93,9 @@ pub(super) fn what_went_wrong(
         broken::others(page, folder, fate);
         fate::table(page, fate);
         around(page, folder, story, proofs, fate);
+        if !fate.steps.is_empty() {
+            fate::tale(page, &fate.steps);
+        }
     }
     commands(page, folder);
     page.close("section");
@@ -241,7 +244,6 @@ fn around(page: &mut Markup, folder: &Folder, story: &Story, proofs: &[Proof], f
     );
     said(page, &format!("At {}", moment(last)), &then);
     if !fate.steps.is_empty() {
-        fate::tale(page, &fate.steps);
         return;
     }
     let begin = first.saturating_sub(BEFORE_US);
