@@ -444,23 +444,17 @@ impl Evidence<'_> {
         from
     }
 
-    /// The last zxid that a server had at some time, as its own votes, its disk or its samples tell.
+    /// The last zxid that a server had at some time, as its disk or its own vote told in the life that it then had.
     pub(super) fn last_zxid(&self, node: &str, at_us: u64) -> Option<Zxid> {
-        let own = self
-            .folder
-            .events
-            .iter()
-            .rev()
-            .filter(|event| event.node == node && event.t_us <= at_us);
-        // What it had on its disk, or said of itself when it stood for election; whatever came last.
-        own.clone()
-            .find_map(|event| match event.kind.as_str() {
-                "node.recovered" => Some(super::zxid(&event.rest["zxid"])),
-                "election.vote" if event.text("for") == node => {
-                    Some(super::zxid(&event.rest["zxid"]))
-                }
-                _ => None,
-            })
-            .flatten()
+        let own = self.folder.events.iter().rev();
+        let mut own = own.filter(|event| event.node == node && event.t_us <= at_us);
+        let told = own.find_map(|event| match event.kind.as_str() {
+            // What it had before it died says nothing of what it has.
+            "node.exited" => Some(None),
+            "node.recovered" => Some(super::zxid(&event.rest["zxid"])),
+            "election.vote" if event.text("for") == node => Some(super::zxid(&event.rest["zxid"])),
+            _ => None,
+        });
+        told.flatten()
     }
 }

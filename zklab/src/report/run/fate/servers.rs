@@ -55,6 +55,8 @@ pub(in crate::report::run) struct Sync {
     pub(in crate::report::run) to: Zxid,
     /// Txns that were sent for it.
     pub(in crate::report::run) txns: Option<u64>,
+    /// The last epoch that the learner had accepted, as it told the leader when it came.
+    pub(in crate::report::run) accepted: Option<i64>,
 }
 
 impl Sync {
@@ -66,16 +68,19 @@ impl Sync {
             Some(count) => format!(", {count} txns sent"),
             None => String::new(),
         };
+        let accepted = self.accepted.map_or(String::new(), |epoch| {
+            format!("; it had accepted epoch {epoch}")
+        });
         match self.mode.as_str() {
             "TRUNC" => format!(
-                "TRUNC to {}: it says it has up to {}{txns}",
+                "TRUNC to {}: it says it has up to {}{txns}{accepted}",
                 self.to, self.from
             ),
             "SNAP" => format!(
-                "SNAP, the whole tree at {}, instead of its own at {}",
+                "SNAP, the whole tree at {}, instead of its own at {}{accepted}",
                 self.to, self.from
             ),
-            mode => format!("{mode} from {} to {}{txns}", self.from, self.to),
+            mode => format!("{mode} from {} to {}{txns}{accepted}", self.from, self.to),
         }
     }
 }
@@ -95,8 +100,24 @@ pub(super) fn syncs(events: &[Event]) -> Vec<Sync> {
         from: zxid(&event.rest["from_zxid"]).unwrap_or_default(),
         to: zxid(&event.rest["to_zxid"]).unwrap_or_default(),
         txns: event.rest["txns"].as_u64(),
+        accepted: accepted(events, event),
     })
     .collect()
+}
+
+/// The epoch in the FOLLOWERINFO or OBSERVERINFO with which a learner came to the leader that brought it up to date.
+fn accepted(events: &[Event], sync: &Event) -> Option<i64> {
+    let learner = sync.text("to");
+    let mut earlier = events.iter().rev().filter(|event| {
+        event.t_us <= sync.t_us
+            && event.kind == "wire.message"
+            && event.text("from") == learner
+            && event.text("to") == sync.node
+            && event.text("fate") == "delivered"
+    });
+    let info = earlier.find(|event| event.text("msg").ends_with("ERINFO"))?;
+    // Epoch 0 has no zxid to speak of.
+    Some(info.rest["epoch"].as_i64().unwrap_or_default())
 }
 
 pub(super) fn all(evidence: &Evidence<'_>) -> Vec<ServerFate> {

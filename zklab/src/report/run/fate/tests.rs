@@ -94,7 +94,14 @@ fn has(found: &[String], parts: &[&str]) {
 
 #[test]
 fn a_diff_from_what_the_leader_never_had_should_have_been_a_trunc() {
-    let events = |mode, to: &str| vec![sync(500, "n1", "n3", mode, &zx(1, 4), to)];
+    let came = |t_us: u64, epoch: i64| {
+        json!({"t_us": t_us, "node": "n3", "src": "wire", "kind": "wire.message", "from": "n3", "to": "n1",
+            "msg": "FOLLOWERINFO", "epoch": epoch, "fate": "delivered"})
+    };
+    let events = |mode, to: &str| {
+        let synced = sync(500, "n1", "n3", mode, &zx(1, 4), to);
+        vec![came(100, 0), came(480, 1), synced, came(510, 2)]
+    };
     let run = |mode, to: &str| {
         logs_differ(events(mode, to))
             .with_log("n1", &[(1, 1), (1, 2), (2, 1)])
@@ -115,6 +122,13 @@ fn a_diff_from_what_the_leader_never_had_should_have_been_a_trunc() {
     assert_eq!(
         (subject.zxid.to_string(), subject.what.as_str()),
         (zx(1, 3), "delete /a")
+    );
+    assert!(
+        fate.servers[2].syncs[0]
+            .text()
+            .ends_with("; it had accepted epoch 1"),
+        "{}",
+        fate.servers[2].syncs[0].text()
     );
     let held: Vec<Option<Held>> = fate.servers.iter().map(|server| server.held).collect();
     assert_eq!(held, [Some(Held::No), Some(Held::No), Some(Held::Yes)]);
@@ -244,6 +258,15 @@ fn a_server_that_forgets_what_it_acknowledged_is_named() {
     for part in order {
         assert!(rest.any(|text| text.contains(part)), "{part} in {told:?}");
     }
+}
+
+#[test]
+fn what_a_server_had_before_it_died_is_not_what_it_has() {
+    let run = lost_write(Vec::new());
+    let evidence = Evidence::of(&run.folder, &run.story, run.folder.run.broken()[0]);
+    let last = |at_us| evidence.last_zxid("n1", at_us).map(|zxid| zxid.to_string());
+    assert_eq!((last(650), last(700)), (None, Some(zx(1, 7))));
+    assert_eq!(evidence.last_zxid("n2", 700), None, "nobody knows");
 }
 
 #[test]
