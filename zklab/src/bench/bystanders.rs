@@ -30,7 +30,8 @@ const KEYS: u64 = 100;
 
 const WAITING: u8 = 0;
 const RECORDING: u8 = 1;
-const OVER: u8 = 2;
+const ENOUGH: u8 = 2;
+const OVER: u8 = 3;
 
 /// What the bystanders lived through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,7 +80,12 @@ impl Bystanders {
         self.state.store(RECORDING, Ordering::Release);
     }
 
-    /// Ends them, and tells what they saw since [`Self::record`].
+    /// What they ask from now on does not count any more: the load is put away.
+    pub fn enough(&self) {
+        self.state.store(ENOUGH, Ordering::Release);
+    }
+
+    /// Ends them, and tells what they saw from [`Self::record`] to [`Self::enough`].
     ///
     /// # Errors
     /// If all their connections were lost.
@@ -119,7 +125,10 @@ fn live(plan: &Plan, state: &AtomicU8, ready: &SyncSender<()>) -> Result<Seen, F
     let _ = ready.send(());
     loop {
         let now = state.load(Ordering::Acquire);
-        life.look(now == RECORDING)?;
+        if now >= ENOUGH {
+            life.until_ns.get_or_insert(life.engine.now_ns());
+        }
+        life.look(now != WAITING)?;
         if now == OVER {
             break;
         }
@@ -139,6 +148,8 @@ struct Life<'p> {
     lost: u64,
     third_ns: u64,
     begin_ns: u64,
+    /// What was due later does not count.
+    until_ns: Option<u64>,
     /// Requests and heartbeats that were due until now, of each session.
     turns: u64,
     beats: u64,
@@ -170,6 +181,7 @@ impl<'p> Life<'p> {
             recorders: [Recorder::new(0, u64::MAX), Recorder::new(0, u64::MAX)],
             seen: Seen::default(),
             lost: 0,
+            until_ns: None,
             turns: 0,
             beats: 0,
         })
@@ -180,6 +192,7 @@ impl<'p> Life<'p> {
         let servers = self.plan.servers.len();
         for arrival in std::mem::take(&mut self.engine.arrivals) {
             let (sent_ns, at_ns) = (arrival.sent_ns, arrival.at_ns);
+            let counts = counts && self.until_ns.is_none_or(|until_ns| sent_ns < until_ns);
             match arrival.got {
                 Got::Answer(err) if counts => {
                     if let Some(recorder) = self.recorders.get_mut(arrival.client / servers) {
@@ -190,7 +203,10 @@ impl<'p> Life<'p> {
                     self.seen.heartbeats += 1;
                     self.seen.late += u64::from(at_ns - sent_ns > self.third_ns);
                 }
-                Got::Lost => self.lost += 1,
+                Got::Lost => {
+                    self.lost += 1;
+                    self.seen.lost += u64::from(self.until_ns.is_none());
+                }
                 _ => {}
             }
         }
@@ -243,7 +259,7 @@ impl<'p> Life<'p> {
         let [reads, writes] = &self.recorders;
         self.seen.reads = reads.latency();
         self.seen.writes = writes.latency();
-        self.seen.lost = self.lost + reads.failed + writes.failed;
+        self.seen.lost += reads.failed + writes.failed;
         let maker = &mut self.makers[1];
         many(
             &mut self.engine,

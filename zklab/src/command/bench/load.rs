@@ -162,7 +162,12 @@ fn one_round(args: &BenchArgs, plan: &Plan, subject: &Subject) -> Result<Round, 
             }
         }
         Edge::Begin => before = count(own),
-        Edge::End => after = count(own),
+        Edge::End => {
+            after = count(own);
+            if let Some(bystanders) = &bystanders {
+                bystanders.enough();
+            }
+        }
     };
     let outcome = drive(args, plan, at_edge);
     let seen = bystanders.map(Bystanders::finish);

@@ -1,7 +1,7 @@
 //! More sessions than one process may have open files: several processes of this program hold them together.
 //!
 //! Each gets its part of the plan as a line of JSON, says `ready` when its sessions are open, begins to measure when it
-//! is told `go`, says `begin` and `end`, and then what it measured.
+//! is told `go`, says `begin` and `end`, ends its sessions when it is told `close`, and then says what it measured.
 
 use std::io::{BufRead as _, BufReader, Write as _, stdin, stdout};
 use std::process::{self, Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -37,14 +37,12 @@ pub(super) fn idle(plan: &Plan, at_edge: &mut dyn FnMut(Edge, &[u32])) -> Result
     let pids: Vec<u32> = parts.iter().map(|part| part.child.id()).collect();
     all(&mut parts, "ready")?;
     at_edge(Edge::Ready, &pids);
-    for part in &mut parts {
-        // If it is gone, the next line says so.
-        let _ = writeln!(part.orders, "go");
-    }
+    order(&mut parts, "go");
     all(&mut parts, "begin")?;
     at_edge(Edge::Begin, &pids);
     all(&mut parts, "end")?;
     at_edge(Edge::End, &pids);
+    order(&mut parts, "close");
     let told: Result<Vec<Part>, Failure> = parts.into_iter().map(Process::finish).collect();
     Ok(Part::sum(plan, &told?))
 }
@@ -62,6 +60,13 @@ fn share(plan: &Plan, number: usize, count: usize) -> Plan {
 
 fn all(parts: &mut [Process], word: &str) -> Result<(), Failure> {
     parts.iter_mut().try_for_each(|part| part.expect(word))
+}
+
+fn order(parts: &mut [Process], word: &str) {
+    for part in parts {
+        // If it is gone, the next line says so.
+        let _ = writeln!(part.orders, "{word}");
+    }
 }
 
 /// One of the processes; it ends with this.
@@ -154,6 +159,10 @@ pub(in crate::command) fn part() -> Result<(), Failure> {
                 Edge::Begin => "begin",
                 Edge::End => "end",
             });
+            if matches!(edge, Edge::End) {
+                // As many sessions as these are not ended while others still measure.
+                let _ = orders.recv();
+            }
         })
     });
     let line = match &measured {
