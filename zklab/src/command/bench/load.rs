@@ -156,12 +156,13 @@ fn one_round(args: &BenchArgs, plan: &Plan, subject: &Subject) -> Result<Round, 
         syncs: Some(Syncs::ask(&subject.servers)),
     };
     let at_edge = &mut |edge, own: &[u32]| match edge {
-        Edge::Ready => {
+        Edge::Ready => {}
+        Edge::Begin => {
             if let Some(bystanders) = &bystanders {
                 bystanders.record();
             }
+            before = count(own);
         }
-        Edge::Begin => before = count(own),
         Edge::End => {
             after = count(own);
             if let Some(bystanders) = &bystanders {
