@@ -27,10 +27,26 @@ struct Passed {
     fate: MessageFate,
 }
 
+/// So many times at which something was missed are remembered.
+const GAPS_MAX: usize = 1 << 12;
+
 /// The messages.
 #[derive(Debug, Default)]
 pub struct Flow {
     passed: VecDeque<Passed>,
+    /// What came before is forgotten.
+    since_us: u64,
+    /// When messages may have been missed.
+    gaps_us: VecDeque<u64>,
+}
+
+/// What a silence is worth: another line of `wire.ndjson`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowScope {
+    /// Messages from here on are remembered, in microseconds since the start of the lab.
+    pub since_us: u64,
+    /// When some may have been missed.
+    pub gaps_us: Vec<u64>,
 }
 
 /// A message about a write, as it is written down: a line of `wire.ndjson`.
@@ -66,6 +82,14 @@ pub struct FlowMark {
 impl Flow {
     /// Remembers a message, if it is about a write.
     pub fn see(&mut self, seen: &Sighting, fate: MessageFate) {
+        if matches!(seen.what, What::Missed | What::Unreadable(_)) {
+            if self.gaps_us.len() == GAPS_MAX {
+                // Of what is older than the oldest gap that is known nothing is sure.
+                let oldest = self.gaps_us.pop_front();
+                self.since_us = self.since_us.max(oldest.unwrap_or_default());
+            }
+            self.gaps_us.push_back(seen.at_us);
+        }
         let What::Packet { kind, zxid, .. } = seen.what else {
             return;
         };
@@ -89,7 +113,9 @@ impl Flow {
             return;
         };
         if self.passed.len() == MESSAGES_MAX {
-            self.passed.pop_front();
+            let oldest = self.passed.pop_front();
+            let forgotten = oldest.map_or(0, |passed| passed.at_us + 1);
+            self.since_us = self.since_us.max(forgotten);
         }
         self.passed.push_back(Passed {
             at_us: seen.at_us,
@@ -99,6 +125,16 @@ impl Flow {
             kind,
             fate,
         });
+    }
+
+    /// From when on everything is remembered, and when something may have been missed.
+    #[must_use]
+    pub fn scope(&self, start_us: u64) -> FlowScope {
+        let since_start = |at_us: &u64| at_us.saturating_sub(start_us);
+        FlowScope {
+            since_us: since_start(&self.since_us),
+            gaps_us: self.gaps_us.iter().map(since_start).collect(),
+        }
     }
 
     /// What was said about these writes; `nodes` are named in the order of their places.
@@ -189,6 +225,16 @@ mod tests {
         ] {
             flow.see(&seen(at_us, from, to, kind, zxid), MessageFate::Delivered);
         }
+        let mut gap = seen(155, 1, 0, packet::ACK, two);
+        gap.what = What::Missed;
+        flow.see(&gap, MessageFate::Delivered);
+        assert_eq!(
+            flow.scope(100),
+            FlowScope {
+                since_us: 0,
+                gaps_us: vec![55]
+            }
+        );
         let late = seen(160, 1, 0, packet::ACK, two);
         flow.see(&late, MessageFate::Dropped);
         let nodes: Vec<NodeId> = ["n1", "n2"].iter().map(|n| n.parse().unwrap()).collect();

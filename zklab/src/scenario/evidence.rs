@@ -35,12 +35,13 @@ pub(super) async fn wire(
     let Ok(report) = stage.lab.ask::<FlowReport>(Request::Flow(request)).await else {
         return Ok(());
     };
-    if report.messages.is_empty() {
+    let Some(scope) = report.scope else {
         return Ok(());
-    }
+    };
     let marks = report.marks.iter().map(|mark| json!(mark));
     let messages = report.messages.iter().map(|message| json!(message));
-    folder.lines("wire.ndjson", marks.chain(messages))
+    let lines = std::iter::once(json!(scope)).chain(marks).chain(messages);
+    folder.lines("wire.ndjson", lines)
 }
 
 /// The zxids in what was broken: in its sentence, and in the operations that prove it.

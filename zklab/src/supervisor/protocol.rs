@@ -23,7 +23,7 @@ use crate::net::emulator::Traffic;
 use crate::net::link::LinkFaults;
 use crate::node::{Membership, ServerKind};
 use crate::observe::clients::Tally;
-use crate::observe::flow::{FlowMark, FlowNote};
+use crate::observe::flow::{FlowMark, FlowNote, FlowScope};
 use crate::observe::waterfall::Reelection;
 use crate::supervisor::home::DataPlace;
 
@@ -232,9 +232,11 @@ pub struct FlowRequest {
     pub marks: Vec<(NodeId, u64)>,
 }
 
-/// The way of some writes. Empty where nothing is read off the wire.
+/// The way of some writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowReport {
+    /// From when on everything was seen; nothing where nothing is read off the wire.
+    pub scope: Option<FlowScope>,
     /// How far servers were.
     pub marks: Vec<FlowMark>,
     /// What was said, by time.

@@ -270,7 +270,9 @@ pub(super) fn flow(lab: &Lab, request: &FlowRequest) -> FlowReport {
         let place = nodes.iter().position(|known| known == node)?;
         Some(flow.until(place, *node, *until_us, start_us))
     });
+    let is_read = lab.ensemble.net.links().is_some_and(Emulator::listens);
     FlowReport {
+        scope: is_read.then(|| flow.scope(start_us)),
         marks: marks.collect(),
         messages: flow.about(&request.zxids, &nodes, start_us),
     }

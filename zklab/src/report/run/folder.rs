@@ -15,7 +15,7 @@ use zkd::ids::Zxid;
 use super::load::Load;
 use crate::event::HexZxid;
 use crate::failure::{Exit, Failure};
-use crate::observe::flow::{FlowMark, FlowNote};
+use crate::observe::flow::{FlowMark, FlowNote, FlowScope};
 use crate::scenario::{Check, Expected, LoadRecord, rank};
 
 /// How a run ended.
@@ -403,6 +403,8 @@ pub struct Folder {
     pub samples: Vec<Sample>,
     /// What the servers said of the writes that the verdict speaks of (`wire.ndjson`), by time.
     pub flow: Vec<FlowNote>,
+    /// What the silence of `wire.ndjson` is worth; nothing if nobody listened.
+    pub scope: Option<FlowScope>,
     /// How far the servers were whenever one ended (`wire.ndjson`).
     pub marks: Vec<FlowMark>,
     /// `history.ndjson`.
@@ -436,7 +438,7 @@ impl Folder {
             .map(Sample::of)
             .collect();
         samples.sort_by_key(|sample| sample.t_us);
-        let (flow, marks) = wire(dir);
+        let (scope, flow, marks) = wire(dir);
         let history = dir.join("history.ndjson");
         let load = Load::read(&history, run.lab_start_us, &zxids(&run.message), &mut notes);
         let scenario = std::fs::read_to_string(dir.join("scenario.toml")).unwrap_or_default();
@@ -446,6 +448,7 @@ impl Folder {
             events,
             deeds,
             samples,
+            scope,
             flow,
             marks,
             load,
@@ -456,17 +459,19 @@ impl Folder {
 }
 
 /// The way of the writes of a verdict. A run that passed has none, nor has one whose network is not read.
-fn wire(dir: &Path) -> (Vec<FlowNote>, Vec<FlowMark>) {
-    let (mut flow, mut marks) = (Vec::new(), Vec::new());
+fn wire(dir: &Path) -> (Option<FlowScope>, Vec<FlowNote>, Vec<FlowMark>) {
+    let (mut scope, mut flow, mut marks) = (None, Vec::new(), Vec::new());
     for line in lines(dir, "wire.ndjson", &mut Vec::new()) {
         if let Ok(note) = serde_json::from_value(line.clone()) {
             flow.push(note);
+        } else if let Ok(mark) = serde_json::from_value(line.clone()) {
+            marks.push(mark);
         } else {
-            marks.extend(serde_json::from_value(line).ok());
+            scope = serde_json::from_value(line).ok().or(scope);
         }
     }
     flow.sort_by_key(|note: &FlowNote| note.t_us);
-    (flow, marks)
+    (scope, flow, marks)
 }
 
 /// The zxids in a text.

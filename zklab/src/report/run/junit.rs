@@ -292,4 +292,15 @@ mod tests {
         assert!(xml.contains("<testsuites name=\"zklab\" tests=\"0\""));
         assert!(xml.ends_with("</testsuites>\n"));
     }
+
+    #[test]
+    fn the_cause_is_told_before_the_proof() {
+        let mut failed = case(&json!({"verdict": "bug", "rule": "reads", "checks":
+            [{"rule": "reads", "verdict": "fail", "message": "/a is old", "witness": []}]}));
+        failed.cause = Some("n1 forgot it".to_owned());
+        assert_eq!(
+            failed.story()[..2],
+            ["cause: n1 forgot it", "reads: /a is old"]
+        );
+    }
 }

@@ -117,10 +117,10 @@ fn hole(evidence: &Evidence<'_>, sync: &Sync) -> Option<Finding> {
     let sent = evidence
         .flow()
         .any(|note| note.msg == "PROPOSAL" && note.to.to_string() == *learner);
-    let on_wire = match (evidence.folder.flow.is_empty(), sent) {
-        (true, _) => String::new(),
-        (false, true) => format!("; {zxid} was seen on its way to {learner}"),
-        (false, false) => format!("; no message with {zxid} was seen on its way to {learner}"),
+    let on_wire = match (evidence.hears_at(sync.at_us), sent) {
+        (false, _) => String::new(),
+        (true, true) => format!("; {zxid} was seen on its way to {learner}"),
+        (true, false) => format!("; no message with {zxid} was seen on its way to {learner}"),
     };
     let all = disks.between(leader, Zxid(sync.from.0 + 1), sync.to);
     let got = disks.between(learner, Zxid(sync.from.0 + 1), sync.to);
@@ -178,7 +178,7 @@ fn too_few(evidence: &Evidence<'_>) -> Option<Finding> {
     let (acked_us, server, who) = subject.acked.clone()?;
     let leader = evidence.leader_at(acked_us, subject.zxid)?;
     let quorum = evidence.quorum();
-    let (have, how) = if evidence.folder.flow.is_empty() {
+    let (have, how) = if !evidence.hears() {
         // Nobody saw the messages; whom the leader could not reach by any means did not have it.
         let first_us = acked_us.saturating_sub(1);
         let (deaf, mute) = evidence.cut_from(&leader, first_us);
@@ -418,7 +418,7 @@ impl Evidence<'_> {
             return Some((first.t_us, "acknowledged".to_owned(), true));
         }
         let acks = self.acks(node, zxid, first.t_us);
-        let is_needed = acks.len() < self.quorum();
+        let is_needed = self.hears() && acks.len() < self.quorum();
         let how = match acks.as_slice() {
             some if is_needed && !some.is_empty() => format!(
                 "(the leader) counted itself among those who have it on disk when it had the ACK of {} only, and committed",

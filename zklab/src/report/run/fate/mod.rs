@@ -28,6 +28,9 @@ use super::witness;
 use crate::event::HexZxid;
 use crate::scenario::Check;
 
+/// What is said of a write is said within this time of its acknowledgement.
+const HEARING_US: u64 = 1_000_000;
+
 /// The write that a verdict is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
@@ -100,7 +103,7 @@ impl Fate {
         findings.sort_by_key(|finding| finding.at_us);
         Self {
             servers: servers::all(evidence),
-            is_recorded: !evidence.folder.flow.is_empty(),
+            is_recorded: evidence.hears(),
             steps: tale::all(evidence, &findings),
             lost: findings::lost(evidence),
             subject: evidence.subject.clone(),
@@ -177,6 +180,20 @@ impl<'a> Evidence<'a> {
         let session = witness::session_of(line["s"].as_str()?)?;
         let conn = u32::try_from(line["conn"].as_u64()?).ok()?;
         self.folder.load.node(session, conn).map(ToOwned::to_owned)
+    }
+
+    /// Was everything heard that the servers said of the write? Then a silence means that nothing was said.
+    fn hears(&self) -> bool {
+        self.hears_at(self.moment().unwrap_or(u64::MAX))
+    }
+
+    /// Was everything heard that the servers said about that time?
+    fn hears_at(&self, at_us: u64) -> bool {
+        let around = at_us.saturating_sub(HEARING_US)..=at_us.saturating_add(HEARING_US);
+        self.folder.scope.as_ref().is_some_and(|scope| {
+            let is_forgotten = scope.since_us > *around.start();
+            !is_forgotten && !scope.gaps_us.iter().any(|gap| around.contains(gap))
+        })
     }
 
     /// How many servers are a quorum.

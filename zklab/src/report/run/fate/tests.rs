@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use zkd::ids::{SessionId, Xid, Zxid};
 
 use super::*;
+use crate::observe::flow::FlowScope;
 use crate::observe::logs::{Kept, LoggedTxn};
 use crate::report::run::folder::Event;
 
@@ -48,6 +49,7 @@ impl Run {
     }
 
     fn with_wire(mut self, lines: &[(u64, &str, &str, &str, &str)]) -> Self {
+        self.folder.scope = Some(FlowScope::default());
         for (t_us, from, to, msg, zxid) in lines {
             let note = json!({"t_us": t_us, "from": from, "to": to, "msg": msg, "zxid": zxid,
                 "fate": "delivered"});
@@ -280,6 +282,13 @@ fn a_commit_without_a_quorum_is_counted() {
             "(later came that of n2 at 0.000 s)",
         ],
     );
+    // An ACK that may have been missed is not held against anybody.
+    let mut deaf = lost_write(Vec::new()).with_wire(&[(450, "n2", "n1", "ACK", id.as_str())]);
+    deaf.folder.scope = Some(FlowScope {
+        since_us: 0,
+        gaps_us: vec![380],
+    });
+    assert_eq!(deaf.wrong(), [""; 0]);
     // Where nobody read the messages, those who could not be reached did not have it.
     let cut = json!({"t_us": 100, "src": "fault", "kind": "fault.on", "id": "f1", "fault": "isolate n1", "what": "partition",
         "links": ["n1>n2", "n2>n1", "n1>n3", "n3>n1"]});
