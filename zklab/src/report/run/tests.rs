@@ -91,7 +91,7 @@ fn every_broken_promise_is_on_the_page_and_the_write_is_followed() {
         "no event for /a",
         "it is about the same write",
         "2 more promises were broken",
-        "was told by a server at 0.000 s that it is done",
+        "was told by its server at 0.000 s that it is done",
         "<div class=\"promise\">0x100</div>",
     ] {
         assert!(text.contains(wanted), "{wanted}");

@@ -174,7 +174,7 @@ fn not_cut(evidence: &Evidence<'_>, sync: &Sync) -> Option<Finding> {
 
 /// The write was said to be done when fewer than a quorum had it.
 fn too_few(evidence: &Evidence<'_>) -> Option<Finding> {
-    let subject = evidence.subject.as_ref()?;
+    let subject = evidence.lost_subject()?;
     let (acked_us, server, who) = subject.acked.clone()?;
     let leader = evidence.leader_at(acked_us, subject.zxid)?;
     let quorum = evidence.quorum();
@@ -229,7 +229,7 @@ fn too_few(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// Servers had acknowledged the write, or applied it, and came back from their end without it.
 fn forgotten(evidence: &Evidence<'_>) -> Vec<Finding> {
-    let Some(subject) = evidence.subject.as_ref() else {
+    let Some(subject) = evidence.lost_subject() else {
         return Vec::new();
     };
     let nodes = evidence.nodes.iter();
@@ -336,13 +336,7 @@ fn loss(evidence: &Evidence<'_>, node: &str, zxid: Zxid) -> Option<Loss> {
 
 /// The election that lost the write: who won it without having it, and what he had.
 fn loser<'e>(evidence: &'e Evidence<'_>) -> Option<(&'e Event, Zxid)> {
-    let subject = evidence.subject.as_ref()?;
-    if matches!(
-        evidence.check.rule.as_str(),
-        "watches" | "ephemerals" | "multi"
-    ) {
-        return None;
-    }
+    let subject = evidence.lost_subject()?;
     let (acked_us, ..) = subject.acked.clone()?;
     let elected = evidence
         .folder

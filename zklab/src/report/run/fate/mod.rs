@@ -28,6 +28,11 @@ use super::witness;
 use crate::event::HexZxid;
 use crate::scenario::Check;
 
+/// Why a write is the one that a verdict is about.
+const MISSING: &str = "the acknowledged write that is missing later";
+/// The same.
+const UNEQUAL: &str = "the txn that not all logs have";
+
 /// What is said of a write is said within this time of its acknowledgement.
 const HEARING_US: u64 = 1_000_000;
 
@@ -182,6 +187,12 @@ impl<'a> Evidence<'a> {
         self.folder.load.node(session, conn).map(ToOwned::to_owned)
     }
 
+    /// The write, if the verdict says that servers lost it; other writes may well have gone and come back.
+    fn lost_subject(&self) -> Option<&Subject> {
+        let subject = self.subject.as_ref();
+        subject.filter(|subject| matches!(subject.why, MISSING | UNEQUAL))
+    }
+
     /// Was everything heard that the servers said of the write? Then a silence means that nothing was said.
     fn hears(&self) -> bool {
         self.hears_at(self.moment().unwrap_or(u64::MAX))
@@ -239,7 +250,7 @@ fn candidate(check: &Check) -> Option<(Zxid, &'static str, Option<&Value>)> {
             let at = zxid(&txn["z"])?;
             let asks = |line: &&Value| line["s"] == txn["s"] && line["xid"] == txn["xid"];
             let op = lines.iter().filter(is_write).find(asks);
-            return Some((at, "the txn that not all logs have", op));
+            return Some((at, UNEQUAL, op));
         }
         "digest" => {
             let znode = lines.iter().find(|line| line["k"] == "znode")?;
@@ -256,12 +267,16 @@ fn candidate(check: &Check) -> Option<(Zxid, &'static str, Option<&Value>)> {
             let close = writes.iter().find(|line| line["op"] == "close");
             (close.or(writes.first()), "the end of the session")
         }
-        _ => (
-            writes.first(),
-            "the acknowledged write that is missing later",
-        ),
+        _ => (writes.first(), MISSING),
     };
     let line = *line?;
+    // What comes first may never have been answered; then only the last operation has a zxid, and that is not lost.
+    let is_last = lines.len() > 1 && lines.last().is_some_and(|last| std::ptr::eq(last, line));
+    let why = if why == MISSING && is_last {
+        "the write that contradicts what was there before"
+    } else {
+        why
+    };
     Some((zxid(&line["z"])?, why, Some(line)))
 }
 

@@ -263,6 +263,32 @@ fn a_server_that_forgets_what_it_acknowledged_is_named() {
 }
 
 #[test]
+fn a_write_that_was_never_answered_is_not_taken_for_the_lost_one() {
+    let mut run =
+        lost_write(death("n2", 690)).with_wire(&[(390, "n2", "n1", "ACK", "0x200000001")]);
+    let witness = &mut run.folder.run.checks[0].witness;
+    witness[0]["out"] = "unknown".into();
+    witness[0]["z"] = Value::Null;
+    let subject = run.fate().subject.unwrap();
+    assert_eq!(subject.zxid, Zxid(2 << 32 | 1));
+    assert_eq!(
+        subject.why,
+        "the write that contradicts what was there before"
+    );
+    assert_eq!(run.wrong(), [""; 0]);
+    // Nor is a write of which only an event was missed.
+    let acks = zx(1, 9);
+    let mut run = lost_write(Vec::new()).with_wire(&[(450, "n2", "n1", "ACK", &acks)]);
+    run.folder.run.checks[0].rule = "watches".to_owned();
+    assert!(
+        run.fate()
+            .findings
+            .iter()
+            .all(|finding| !finding.text.contains("quorum"))
+    );
+}
+
+#[test]
 fn what_a_server_had_before_it_died_is_not_what_it_has() {
     let run = lost_write(Vec::new());
     let evidence = Evidence::of(&run.folder, &run.story, run.folder.run.broken()[0]);

@@ -75,10 +75,10 @@ fn about(subject: &Subject) -> String {
     }
     match &subject.acked {
         Some((at_us, server, who)) => {
-            let server = if server.is_empty() {
-                "a server"
-            } else {
+            let server = if server.starts_with('n') {
                 server
+            } else {
+                "its server"
             };
             text.push_str(&format!(
                 "; {who} was told by {server} at {} that it is done.",
