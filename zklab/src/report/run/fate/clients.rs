@@ -92,6 +92,8 @@ fn watch(evidence: &Evidence<'_>) -> Option<Finding> {
     let of_change = |event: &&Value| zxid(&event["z"]) == Some(change);
     let events = || evidence.trace.events.iter().filter(of_change);
     let own = events().find(|event| event["c"] == left["c"]);
+    let client = left["c"].as_u64();
+    let is_foreign = client.is_some_and(|client| evidence.folder.load.foreign.contains(&client));
     let others: Vec<String> = events()
         .filter(|event| event["c"] != left["c"])
         .take(NAMED_MAX)
@@ -104,18 +106,24 @@ fn watch(evidence: &Evidence<'_>) -> Option<Finding> {
         })
         .collect();
     let path = path_of(evidence.check);
+    let rest = if own.is_some() {
+        String::new()
+    } else {
+        format!(". {}", told(evidence, change))
+    };
     let own = match own {
         Some(event) => {
-            let at = evidence
-                .since_start(&event["at"])
-                .map(moment)
-                .unwrap_or_default();
-            format!("The event came only at {at}, after that answer")
+            let at = evidence.since_start(&event["at"]);
+            format!(
+                "The event came only at {}, after that answer",
+                at.map(moment)?
+            )
         }
+        None if is_foreign => later_event(evidence, &path, left),
         None => "The event never came until the end of the run".to_owned(),
     };
     let others = if others.is_empty() {
-        "nor was any other client told of that change".to_owned()
+        "no event with that zxid reached any other client either".to_owned()
     } else {
         format!("others were told: {}", others.join("; "))
     };
@@ -125,17 +133,30 @@ fn watch(evidence: &Evidence<'_>) -> Option<Finding> {
         node: evidence.server_of(left).unwrap_or_default(),
         text: format!(
             "{} had left its watch at {} ({}). The server made the change {change} to {path} visible to it at {} with {} (zxid {}). \
-             {own}; {others}. {}",
+             {own}; {others}{rest}",
             capital(&evidence.whose(left)),
             moment(since),
             evidence.proof(left).asked,
             moment(shown_at),
             evidence.proof(shown).name,
-            shown["z"].as_str().unwrap_or("?"),
-            told(evidence, change)
+            shown["z"].as_str().unwrap_or("?")
         ),
         is_wrong: true,
     })
+}
+
+/// A client's library that does not tell the zxids of events: the next event for the znode may be the one.
+fn later_event(evidence: &Evidence<'_>, path: &str, left: &Value) -> String {
+    let mut events = evidence.trace.events.iter().filter(|event| {
+        event["c"] == left["c"]
+            && event["path"] == path
+            && event["at"].as_u64() > left["t1"].as_u64()
+    });
+    let next = events.find_map(|event| evidence.since_start(&event["at"]));
+    let next = next.map_or("none came until the end of the run".to_owned(), |at_us| {
+        format!("the next one for {path} came at {}", moment(at_us))
+    });
+    format!("Its library does not tell which change an event is for; {next}")
 }
 
 /// What else the watch told over its connection: it was there, and one event was lost; or it told nothing more.

@@ -131,6 +131,8 @@ impl<'a> Evidence<'a> {
             .filter_map(|line| Some(line["s"].as_str()?.to_owned()))
             .collect();
         let left = check.witness.first().filter(|_| check.rule == "watches");
+        let change = candidate.map(|(zxid, ..)| zxid.to_string());
+        let left = left.zip(change.as_deref());
         let mut evidence = Self {
             trace: Trace::read(&folder.dir, &path_of(check), &sessions, left),
             syncs: servers::syncs(&folder.events),

@@ -387,3 +387,50 @@ fn a_request_of_a_session_that_had_moved_is_found_in_the_logs() {
         ],
     );
 }
+
+#[test]
+fn a_missing_event_is_looked_for_everywhere() {
+    let op = |id: u32, c: u32, kind: &str, path: &str, z: &str, t0: u64| {
+        json!({"k": "op", "id": id, "c": c, "s": format!("0x{c}00"), "conn": 1, "xid": id, "op": kind, "path": path,
+            "t0": t0, "t1": t0 + 10, "out": "ok", "z": z})
+    };
+    let witness = json!([
+        op(1, 5, "recursive", "/e", &zx(1, 1), 10),
+        op(2, 1, "create", "/e/0", &zx(1, 4), 30),
+        op(3, 5, "get", "/r", &zx(1, 6), 50),
+    ]);
+    let event = |c: u32, path: &str, z: &str, at: u64| {
+        json!({"k": "event", "c": c, "s": format!("0x{c}00"), "conn": 1, "at": at, "ev": "created", "path": path, "z": z})
+            .to_string()
+    };
+    let before = event(5, "/e/9", &zx(1, 2), 25);
+    let text = |lines: &[String]| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("history.ndjson"), lines.join("\n")).unwrap();
+        let message = "a watch that stays did not tell that /e/0 was created";
+        let mut run = Run::new("watches", message, witness.clone(), Vec::new());
+        run.folder.dir = dir.path().to_owned();
+        run.wrong()
+    };
+    has(
+        &text(std::slice::from_ref(&before)),
+        &[
+            "The event never came until the end of the run",
+            "no event with that zxid reached any other client",
+            "told of an earlier change (0x100000002 /e/9 created at 0.000 s), and told of none any more",
+        ],
+    );
+    let all = [
+        before,
+        event(5, "/e/1", &zx(1, 5), 70),
+        event(7, "/e/0", &zx(1, 4), 40),
+        event(5, "/e/0", &zx(1, 4), 90),
+    ];
+    has(
+        &text(&all),
+        &[
+            "The event came only at 0.000 s, after that answer",
+            "others were told: client 7 (session 0x700) at 0.000 s",
+        ],
+    );
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// The lines of a history that have to do with a verdict, as they stand there.
 #[derive(Clone, Debug, Default)]
 pub(in crate::report::run) struct Trace {
-    /// Watch events on the path, whoever got them.
+    /// Watch events on the path or for the change, whoever got them.
     pub(in crate::report::run) events: Vec<Value>,
     /// Watch events on anything that the watch of the proof covers, over its connection.
     pub(in crate::report::run) told: Vec<Value>,
@@ -38,18 +38,19 @@ fn covers(left: &Value, event: &Value) -> bool {
 
 impl Trace {
     /// Reads them: what is about this path, what became of these sessions, and what the watch that this operation left
-    /// told.
+    /// told, and who was told of the change with this zxid.
     pub(in crate::report::run) fn read(
         dir: &Path,
         path: &str,
         sessions: &[String],
-        left: Option<&Value>,
+        left: Option<(&Value, &str)>,
     ) -> Self {
         let mut trace = Self::default();
         let Ok(file) = File::open(dir.join("history.ndjson")) else {
             return trace;
         };
         let on_path = format!("\"path\":\"{path}\"");
+        let of_change = left.map(|(_, zxid)| format!("\"z\":\"{zxid}\""));
         for line in BufReader::new(file).lines().map_while(Result::ok) {
             let kind = line.strip_prefix("{\"k\":\"").unwrap_or_default();
             let is_mark = ["open", "lost", "expired"]
@@ -58,8 +59,9 @@ impl Trace {
             let is_of = |session: &String| line.contains(session.as_str());
             let is_meant = if is_mark {
                 sessions.iter().any(is_of)
-            } else if kind.starts_with("event") && left.is_some() {
-                line.contains(&on_path) || sessions.iter().any(is_of)
+            } else if let Some(of_change) = of_change.as_ref().filter(|_| kind.starts_with("event"))
+            {
+                line.contains(&on_path) || line.contains(of_change) || sessions.iter().any(is_of)
             } else {
                 !path.is_empty() && line.contains(&on_path)
             };
@@ -69,11 +71,15 @@ impl Trace {
             let Ok(value) = serde_json::from_str::<Value>(&line) else {
                 continue;
             };
-            if value["k"] == "event" && left.is_some_and(|left| covers(left, &value)) {
+            if value["k"] == "event" && left.is_some_and(|(left, _)| covers(left, &value)) {
                 trace.told.push(value.clone());
             }
             let list = match value["k"].as_str() {
-                Some("event") if value["path"] != path => continue,
+                Some("event")
+                    if value["path"] != path && left.is_none_or(|(_, zxid)| value["z"] != zxid) =>
+                {
+                    continue;
+                }
                 Some("event") => &mut trace.events,
                 Some("final") => &mut trace.finals,
                 Some("op") => &mut trace.ops,
@@ -108,15 +114,20 @@ mod tests {
         ];
         std::fs::write(dir.path().join("history.ndjson"), lines.join("\n")).unwrap();
         let left = serde_json::json!({"op": "recursive", "path": "/e", "s": "0x30", "conn": 3});
-        let trace = Trace::read(dir.path(), "/e/0", &["0x30".to_owned()], Some(&left));
+        let trace = Trace::read(
+            dir.path(),
+            "/e/0",
+            &["0x30".to_owned()],
+            Some((&left, "0x5")),
+        );
         let counts = (trace.told.len(), trace.events.len(), trace.marks.len());
         assert_eq!(
             (counts, trace.ops.len(), trace.finals.len()),
-            ((1, 1, 1), 1, 1)
+            ((1, 3, 1), 1, 1)
         );
         assert_eq!(
             (&trace.told[0]["z"], &trace.events[0]["c"]),
-            (&"0x5".into(), &6.into())
+            (&"0x5".into(), &5.into())
         );
     }
 }
