@@ -244,16 +244,17 @@ fn first_failed(checks: &[Check]) -> Option<&Check> {
     failed.min_by_key(|check| rank(&check.rule))
 }
 
-/// How much a broken rule says: the lower, the nearer it is to the cause. Half a multi is the whole story; trees differ
-/// because logs do; a missing event often only follows from a state that should not be, so watches give a bug its name
+/// How much a broken rule says: the lower, the nearer it is to the cause. Half a multi is the whole story; answers are
+/// wrong and trees differ because logs do; a missing event often only follows from a state that should not be, so watches give a bug its name
 /// only where nothing else does.
 #[must_use]
 pub fn rank(rule: &str) -> u8 {
     match rule {
         rule if rule == check::Rule::Multi.name() => 0,
-        rule if rule == check::Rule::Watches.name() => 3,
-        "digest" => 2,
-        _ => 1,
+        "logs" => 1,
+        rule if rule == check::Rule::Watches.name() => 4,
+        "digest" => 3,
+        _ => 2,
     }
 }
 
@@ -356,6 +357,8 @@ mod tests {
         assert_eq!(name(&checks).as_deref(), Some("zxid-order"));
         checks.insert(0, check("digest", "fail"));
         assert_eq!(name(&checks).as_deref(), Some("zxid-order"));
+        checks.push(check("logs", "fail"));
+        assert_eq!(name(&checks).as_deref(), Some("logs"));
         checks.push(check("multi", "fail"));
         assert_eq!(name(&checks).as_deref(), Some("multi"));
         assert_eq!(name(&[]), None);

@@ -202,10 +202,10 @@ fn version_after(change: Change) -> Option<i32> {
     }
 }
 
-/// The rule that a miss of this change breaks.
+/// The rule that a miss of this change breaks. A multi of which nobody ever saw anything is a lost write, not half of one.
 fn rule_of(timeline: &Timeline<'_>, missed: &Mutation, otherwise: Rule) -> Rule {
     match timeline.history.ops[missed.op.at()].kind {
-        Kind::Multi => Rule::Multi,
+        Kind::Multi if timeline.was_seen(missed.zxid) => Rule::Multi,
         Kind::Close => Rule::Ephemerals,
         _ => otherwise,
     }
@@ -452,7 +452,10 @@ fn chain(timeline: &Timeline<'_>, mutations: &[Mutation], findings: &mut Finding
                 let since = previous.map_or(mutation.zxid, |previous| previous.zxid);
                 let was_deleted = timeline.was_deleted_between(mutation.path, since, mutation.zxid);
                 if is_sure && previous.is_some() && !gone && !was_ephemeral && !was_deleted {
-                    broken(format!("{name} was made at {at} while it was there"), true);
+                    broken(
+                        format!("{name} was created at {at} although it was there already"),
+                        true,
+                    );
                 }
                 version = Some(0);
             }

@@ -398,7 +398,7 @@ fn sequence_numbers_rise() {
 
 #[test]
 fn a_multi_is_whole_or_nothing() {
-    let with = |outcome: Outcome, b: (i64, i32, u32)| {
+    let with_both = |outcome: Outcome, a: (i64, i32, u32), b: (i64, i32, u32)| {
         let mut multi = ended(op(3, 1, (30, 40), Kind::Multi, "", 3), outcome);
         if outcome == Outcome::Unknown {
             (multi.t1, multi.zxid) = (u64::MAX, Zxid::ZERO);
@@ -411,26 +411,23 @@ fn a_multi_is_whole_or_nothing() {
                 version: -1,
             })
             .to_vec();
-        let (mzxid, version, value) = b;
         broken(&ops(vec![
             op(1, 1, (10, 15), Kind::Create, "/a", 1),
             op(2, 1, (16, 20), Kind::Create, "/b", 2),
             multi,
-            shows(op(4, 2, (50, 60), Kind::Get, "/a", 4), 1, 3, 1, 3),
-            shows(
-                op(5, 2, (70, 80), Kind::Get, "/b", 4),
-                2,
-                mzxid,
-                version,
-                value,
-            ),
+            shows(op(4, 2, (50, 60), Kind::Get, "/a", 4), 1, a.0, a.1, a.2),
+            shows(op(5, 2, (70, 80), Kind::Get, "/b", 4), 2, b.0, b.1, b.2),
         ]))
     };
+    let with = |outcome, b| with_both(outcome, (3, 1, 3), b);
     assert_eq!(with(Outcome::Ok, (3, 1, 3)), []);
     assert_eq!(with(Outcome::Unknown, (3, 1, 3)), []);
     assert_eq!(with(Outcome::Ok, (2, 0, 2)), [Rule::Multi]);
     assert_eq!(with(Outcome::Unknown, (2, 0, 2)), [Rule::Multi]);
     assert_eq!(with(Outcome::Failed(-103), (2, 0, 2)), [Rule::Multi]);
+    // Nothing of it was ever seen: it is lost, but it is whole.
+    let lost = with_both(Outcome::Ok, (1, 0, 1), (2, 0, 2));
+    assert_eq!(lost, [Rule::Reads]);
 }
 
 /// One of these operations, if there is any.

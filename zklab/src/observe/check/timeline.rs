@@ -5,7 +5,7 @@
 //! have happened is in `doubts`. A delete whose zxid nobody told has happened, somewhere between two states: it is in
 //! `deletes`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use zkd::ids::Zxid;
@@ -62,6 +62,8 @@ pub(super) struct Timeline<'h> {
     pub(super) family: Family,
     /// All changes by zxid, when somebody asked for them.
     in_order: OnceLock<Vec<Mutation>>,
+    /// The zxids that Stats told, when somebody asked for them.
+    told: OnceLock<HashSet<Zxid>>,
 }
 
 /// No operation has this id.
@@ -116,6 +118,18 @@ impl Deletes {
 }
 
 impl<'h> Timeline<'h> {
+    /// Did anybody but a multi itself see something of the txn of this zxid?
+    pub(super) fn was_seen(&self, zxid: Zxid) -> bool {
+        let told = self.told.get_or_init(|| {
+            let ops = self.history.ops.iter().filter(|op| op.kind != Kind::Multi);
+            let finals = self.history.finals.iter();
+            ops.flat_map(|op| [op.czxid, op.mzxid, op.pzxid])
+                .chain(finals.flat_map(|last| [last.czxid, last.mzxid]))
+                .collect()
+        });
+        told.contains(&zxid)
+    }
+
     pub(super) fn of(history: &'h History, bounds: &'h Bounds, answers: &Answers) -> Self {
         let mut timeline = Self {
             history,
@@ -131,6 +145,7 @@ impl<'h> Timeline<'h> {
             closes: vec![None; history.sessions.len()],
             family: Family::default(),
             in_order: OnceLock::new(),
+            told: OnceLock::new(),
         };
         timeline.settle();
         timeline.collect(answers);

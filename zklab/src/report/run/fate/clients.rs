@@ -132,7 +132,7 @@ fn watch(evidence: &Evidence<'_>) -> Option<Finding> {
         at_us: shown_at,
         node: evidence.server_of(left).unwrap_or_default(),
         text: format!(
-            "{} had left its watch at {} ({}). The server made the change {change} to {path} visible to it at {} with {} (zxid {}). \
+            "{} had set its watch at {} ({}). The server made the change {change} to {path} visible to it at {} with {} (zxid {}). \
              {own}; {others}{rest}",
             capital(&evidence.whose(left)),
             moment(since),

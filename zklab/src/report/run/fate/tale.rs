@@ -247,7 +247,8 @@ fn exit(evidence: &Evidence<'_>, event: &Event) -> String {
     let stay = stays.iter().find(|stay| stay.ended_us == Some(event.t_us));
     let mut text = match stay {
         Some(stay) if stay.power_cut => {
-            "is killed, and its power is cut: what was not synced is gone".to_owned()
+            "is killed, and its power is cut: un-synced bytes, if there were any, are gone"
+                .to_owned()
         }
         _ => "is killed; its disk stays as it was".to_owned(),
     };

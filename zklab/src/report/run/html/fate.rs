@@ -138,7 +138,7 @@ fn row(page: &mut Markup, fate: &Fate, subject: &Subject, server: &ServerFate) {
         page,
         "long",
         &lives(server, subject, since),
-        "it did not end",
+        "not ended since",
     );
     if let Some(held) = server.held {
         let (class, text) = match held {

@@ -255,7 +255,7 @@ pub(super) fn environment(page: &mut Markup, folder: &Folder) {
     fact("machine", &run.machine);
     if run.host_stall_limit_ms > 0.0 || run.host_stall_max_ms > 0.0 {
         let text = format!(
-            "{:.1} ms at most; times are judged up to {:.0} ms",
+            "{:.1} ms at most beside the clients, while the steps ran; times are judged up to {:.0} ms",
             run.host_stall_max_ms, run.host_stall_limit_ms
         );
         fact("machine stood still", &text);
