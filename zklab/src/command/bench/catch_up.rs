@@ -27,16 +27,14 @@ pub(super) fn measure(
             args.nodes()
         )));
     }
-    let sides = in_turn(context, args, subjects, |subject, round| {
-        let mut measured = Round::default();
+    let sides = in_turn(context, args, subjects, |subject, round, measured| {
         if round == 0 {
-            fill(args, subject, &mut measured)?;
+            fill(args, subject, measured)?;
         }
         let victim = follower(subject)?;
         let others = others(subject, &victim)?;
-        behind(args, subject, &victim, &others, &mut measured)?;
-        empty(subject, &victim, &others, &mut measured)?;
-        Ok(measured)
+        behind(args, subject, &victim, &others, measured)?;
+        empty(subject, &victim, &others, measured)
     })?;
     let notes = vec![
         format!(

@@ -21,15 +21,14 @@ pub(super) fn measure(
     args: &BenchArgs,
     subjects: &mut [Subject],
 ) -> Result<Report, Failure> {
-    let sides = in_turn(context, args, subjects, |subject, round| {
-        let mut measured = Round::default();
-        take_down(&mut measured, "quiet", &kill(subject, args.kills)?);
+    let sides = in_turn(context, args, subjects, |subject, round, measured| {
+        take_down(measured, "quiet", &kill(subject, args.kills)?);
         let pressure = Pressure::start(&plan(args, subject, u64::from(round)))?;
         let killed = kill(subject, args.kills);
         let acked = pressure.finish()?;
-        take_down(&mut measured, "loaded", &killed?);
+        take_down(measured, "loaded", &killed?);
         measured.put("acked", acked as f64);
-        Ok(measured)
+        Ok(())
     })?;
     let notes = vec![format!(
         "The leader's process gets SIGKILL; its kernel tells the others that the connections are gone. Time counts from \

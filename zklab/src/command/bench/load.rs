@@ -16,8 +16,9 @@ pub(super) fn measure(
     args: &BenchArgs,
     subjects: &mut [Subject],
 ) -> Result<Report, Failure> {
-    let sides = in_turn(context, args, subjects, |subject, round| {
-        one_round(args, &plan(args, subject, u64::from(round)), subject)
+    let sides = in_turn(context, args, subjects, |subject, round, measured| {
+        *measured = one_round(args, &plan(args, subject, u64::from(round)), subject)?;
+        Ok(())
     })?;
     Ok(Report::new(
         args.describe(),

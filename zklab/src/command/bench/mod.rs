@@ -92,20 +92,38 @@ fn bring_up(
     Ok(())
 }
 
-/// All rounds, one subject after the other in each.
+/// All rounds, one subject after the other in each. One that cannot be measured further keeps the figures that it has and
+/// takes no part any more: the others are measured all the same.
+///
+/// # Errors
+/// If none is left.
 fn in_turn(
     context: &Context,
     args: &BenchArgs,
     subjects: &mut [Subject],
-    mut one: impl FnMut(&mut Subject, u32) -> Result<Round, Failure>,
+    mut one: impl FnMut(&mut Subject, u32, &mut Round) -> Result<(), Failure>,
 ) -> Result<Vec<Side>, Failure> {
     let names = subjects.iter().map(|subject| subject.name.as_str());
     let mut sides: Vec<Side> = names.map(Side::new).collect();
+    let mut first_failure = None;
     for round in 0..args.rounds {
         for (subject, side) in subjects.iter_mut().zip(&mut sides) {
+            if side.failed.is_some() {
+                continue;
+            }
             let doing = format!("{}, round {} of {}", side.name, round + 1, args.rounds);
             let _progress = Progress::start(&context.out, &doing);
-            side.rounds.push(one(subject, round)?);
+            let mut measured = Round::default();
+            if let Err(failure) = one(subject, round, &mut measured) {
+                side.failed = Some(format!("round {}: {failure}", round + 1));
+                first_failure.get_or_insert(failure);
+            }
+            side.rounds.push(measured);
+        }
+        if sides.iter().all(|side| side.failed.is_some())
+            && let Some(failure) = first_failure
+        {
+            return Err(failure);
         }
     }
     Ok(sides)

@@ -33,15 +33,13 @@ pub(super) fn measure(
     args: &BenchArgs,
     subjects: &mut [Subject],
 ) -> Result<Report, Failure> {
-    let sides = in_turn(context, args, subjects, |subject, round| {
-        let mut measured = Round::default();
+    let sides = in_turn(context, args, subjects, |subject, round, measured| {
         if round == 0 {
-            fill(args, subject, &mut measured)?;
+            fill(args, subject, measured)?;
             lower_snap_count(args, &subject.nodes()?)?;
         }
-        restart(args, subject, &mut measured)?;
-        snapshot(args, subject, u64::from(round), &mut measured)?;
-        Ok(measured)
+        restart(args, subject, measured)?;
+        snapshot(args, subject, u64::from(round), measured)
     })?;
     Ok(Report::new(args.describe(), notes(args), kinds(), sides))
 }

@@ -94,6 +94,9 @@ pub struct Side {
     pub name: String,
     /// Its measurements.
     pub rounds: Vec<Round>,
+    /// Why it could not be measured further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 impl Side {
@@ -103,6 +106,7 @@ impl Side {
         Self {
             name: name.to_owned(),
             rounds: Vec::new(),
+            failed: None,
         }
     }
 
@@ -177,6 +181,9 @@ impl Report {
     pub fn complaints(&self) -> Vec<String> {
         let mut all = Vec::new();
         for side in &self.sides {
+            if let Some(failed) = &side.failed {
+                all.push(format!("{}: {failed}; it took no part any more", side.name));
+            }
             for round in &side.rounds {
                 if let Some(outcome) = &round.outcome
                     && (outcome.failed > 0 || outcome.lost > 0)
@@ -309,6 +316,7 @@ mod tests {
                     round
                 })
                 .collect(),
+            failed: None,
         };
         let sides = vec![
             side("a<b", &[(40.0, 1.0), (60.0, 2.0), (50.0, 3.0)]),
