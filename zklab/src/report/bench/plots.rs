@@ -20,6 +20,9 @@ const HEIGHT: f64 = 230.0;
 /// Room below it for the axis.
 const BOTTOM: f64 = 30.0;
 const ROW: f64 = 26.0;
+/// The least room for bars, however long their names are, and between the numbers below them.
+const BARS_MIN: f64 = 300.0;
+const TICK_MIN: f64 = 32.0;
 
 /// A picture with a name for its file.
 #[derive(Clone, Debug)]
@@ -56,8 +59,12 @@ struct Canvas {
 
 impl Canvas {
     fn new(height: f64, title: &str) -> Self {
+        Self::of_size((WIDTH, height), title)
+    }
+
+    fn of_size((width, height): (f64, f64), title: &str) -> Self {
         let mut svg = Markup::default();
-        let view = format!("0 0 {} {}", px(WIDTH), px(height));
+        let view = format!("0 0 {} {}", px(width), px(height));
         svg.open(
             "svg",
             &[
@@ -73,7 +80,7 @@ impl Canvas {
             .raw(STYLE)
             .raw("</style>\n");
         let mut canvas = Self { svg };
-        canvas.rect("back", (0.0, 0.0), (WIDTH, height));
+        canvas.rect("back", (0.0, 0.0), (width, height));
         canvas.text("head", (12.0, 20.0), title);
         canvas
     }
@@ -409,7 +416,7 @@ fn ratios(report: &Report) -> Option<Picture> {
 /// Room for the longest of these names.
 fn names_width<'n>(names: impl Iterator<Item = &'n str>) -> f64 {
     let longest = names.map(|name| name.chars().count()).max().unwrap_or(0);
-    (longest as f64 * 6.6 + 26.0).clamp(120.0, 470.0)
+    (longest as f64 * 6.6 + 26.0).max(120.0)
 }
 
 /// Bars on a logarithmic axis around 1; a goal is a mark on its bar.
@@ -426,19 +433,22 @@ pub(super) fn bars_of(
     }
     let (low, high) = (whole.min.min(0.8) * 0.9, whole.max.max(2.0) * 1.1);
     let names = names_width(bars.iter().map(|(name, _)| name.as_str()));
-    let room = WIDTH - RIGHT - 130.0 - names;
+    let width = WIDTH.max(names + BARS_MIN + 130.0 + RIGHT);
+    let room = width - RIGHT - 130.0 - names;
     let x = |value: f64| names + (value / low).ln() / (high / low).ln() * room;
     let bottom = TOP + ROW * bars.len() as f64;
-    let mut canvas = Canvas::new(bottom + BOTTOM, title);
+    let mut canvas = Canvas::of_size((width, bottom + BOTTOM), title);
     let ticks = [
         0.01, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0,
     ];
-    let ticks: Vec<(f64, String)> = ticks
-        .into_iter()
-        .filter(|value| (low..=high).contains(value))
-        .map(|value| (x(value), format!("{value}×")))
-        .collect();
-    canvas.columns(&ticks, bottom);
+    let mut columns: Vec<(f64, String)> = Vec::new();
+    for value in ticks.into_iter().filter(|v| (low..=high).contains(v)) {
+        let is_free = |(before, _): &(f64, String)| x(value) - before >= TICK_MIN;
+        if columns.last().is_none_or(is_free) {
+            columns.push((x(value), format!("{value}×")));
+        }
+    }
+    canvas.columns(&columns, bottom);
     for (number, (name, bar)) in bars.iter().enumerate() {
         let y = TOP + ROW * number as f64;
         let goal = goals.get(number).copied().flatten();
@@ -465,6 +475,18 @@ pub(super) fn bars_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_numbers_have_room() {
+        let name = "w".repeat(120);
+        let spread = Spread::of([40.0, 90.0].into_iter()).unwrap();
+        let svg = bars_of("t", &[(name, spread)], &[None]).unwrap();
+        let view = svg.split("viewBox=\"0 0 ").nth(1).unwrap();
+        let width: f64 = view.split(' ').next().unwrap().parse().unwrap();
+        assert!(width > 120.0 * 6.6 + BARS_MIN, "{width}");
+        // 1, 2, 5 and so on up to 50 are too many for it.
+        assert!(svg.matches("×</text>").count() < 7, "{svg}");
+    }
 
     #[test]
     fn steps_are_round() {
