@@ -19,7 +19,6 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::mpsc;
 
 use flate2::Compression as Level;
 use flate2::read::MultiGzDecoder;
@@ -33,14 +32,12 @@ use super::{StorageError, StorageOptions};
 use crate::ids::Zxid;
 use crate::jute::{DecodeError, Reader, Record, Writer};
 use crate::record::persistence::FileHeader;
-use crate::tree::{DataTree, ParsedPiece, SnapshotCursor, SnapshotLoader, SnapshotParser};
+use crate::tree::{DataTree, SnapshotCursor, SnapshotLoader};
 
 /// How much is read, and at least how much is written, at once.
 const CHUNK: usize = 512 * 1024;
 /// So many nodes say how large the others will be.
 const SAMPLE: usize = 1000;
-/// So many pieces are read ahead of the tree.
-const PIECES_AHEAD: usize = 4;
 /// Nodes walked between two writes.
 const WALK_STEP: usize = 4096;
 /// What a snapshot ends with, compressed ones aside: the string of the last seal.
@@ -505,6 +502,7 @@ impl<F: DiskFile> Input<F> {
 
     fn body(&mut self) -> Result<DataTree, StorageError> {
         let mut loader = SnapshotLoader::new();
+        let mut reserved = false;
         loop {
             let piece = self.more()?;
             if piece.is_empty() {
@@ -518,60 +516,14 @@ impl<F: DiskFile> Input<F> {
             if progress.done {
                 break;
             }
-            if loader.node_count() >= SAMPLE
-                && let Some(parser) = loader.split()
-            {
+            if !reserved && loader.node_count() >= SAMPLE {
                 let left = self.size.unwrap_or(0).saturating_sub(self.offset);
                 let count = left * loader.node_count() as u64 / self.offset;
                 loader.reserve(usize::try_from(count).unwrap_or(0));
-                self.side_by_side(parser, &mut loader)?;
-                break;
+                reserved = true;
             }
         }
         loader.finish().map_err(|e| self.corrupt(e.to_string()))
-    }
-
-    /// The rest of a long body on two threads, which halves the time: this one reads and understands, the other one
-    /// builds the tree.
-    fn side_by_side(
-        &mut self,
-        mut parser: SnapshotParser,
-        loader: &mut SnapshotLoader,
-    ) -> Result<(), StorageError> {
-        let (hand_over, pieces) = mpsc::sync_channel::<ParsedPiece>(PIECES_AHEAD);
-        std::thread::scope(|scope| {
-            let builder =
-                scope.spawn(move || pieces.into_iter().try_for_each(|piece| loader.add(&piece)));
-            let read = self.hand_over_all(&mut parser, hand_over);
-            let built = match builder.join() {
-                Ok(built) => built,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
-            built.map_err(|e| self.corrupt(e.to_string()))?;
-            read
-        })
-    }
-
-    /// Until the body ends, or nobody takes any more.
-    fn hand_over_all(
-        &mut self,
-        parser: &mut SnapshotParser,
-        to: mpsc::SyncSender<ParsedPiece>,
-    ) -> Result<(), StorageError> {
-        loop {
-            let piece = self.more()?;
-            if piece.is_empty() {
-                return Err(self.corrupt("the snapshot ends inside the tree"));
-            }
-            let (progress, parsed) = match parser.feed(piece) {
-                Ok(understood) => understood,
-                Err(e) => return Err(self.corrupt(e.to_string())),
-            };
-            self.used(progress.consumed);
-            if to.send(parsed).is_err() || progress.done {
-                return Ok(());
-            }
-        }
     }
 
     fn seal(&mut self) -> Result<(), StorageError> {

@@ -4,8 +4,6 @@
 //! is held back until the rest of it comes, nothing beyond the body's end is touched, and siblings keep
 //! the order of the file. Counterpart: `DataTree.deserialize`.
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::acl::AclTable;
@@ -55,26 +53,10 @@ enum Phase {
 
 /// What a znode is in a snapshot.
 struct StoredNode<'a> {
-    path: Cow<'a, str>,
+    path: std::borrow::Cow<'a, str>,
     data: Option<&'a [u8]>,
     acl_key: i64,
     stat: StatPersisted,
-    /// Of path and data.
-    crc: u32,
-}
-
-impl<'a> StoredNode<'a> {
-    /// What stands behind the path.
-    fn decode(path: Cow<'a, str>, from: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let data = read_buffer(from)?;
-        Ok(Self {
-            acl_key: from.long("ACL key")?,
-            stat: StatPersisted::decode(from)?,
-            crc: super::digest::path_data_crc(&path, data),
-            path,
-            data,
-        })
-    }
 }
 
 impl Default for SnapshotLoader {
@@ -156,40 +138,6 @@ impl SnapshotLoader {
         }
     }
 
-    /// Splits the work from here on: the parser does what can be done without the tree, on another thread if the
-    /// caller likes, and [`Self::add`] puts in what it understood. Nothing until the root has been read, or after the
-    /// end.
-    pub fn split(&mut self) -> Option<SnapshotParser> {
-        let in_the_middle = self.phase == Phase::Nodes && self.tree.is_some();
-        in_the_middle.then(|| SnapshotParser {
-            held: std::mem::take(&mut self.held),
-            wanted: self.wanted,
-        })
-    }
-
-    /// Puts in what the parser understood, piece by piece in order.
-    ///
-    /// # Errors
-    /// As [`Self::feed`].
-    pub fn add(&mut self, piece: &ParsedPiece) -> Result<(), DecodeError> {
-        let mut path_start = 0;
-        for node in &piece.nodes {
-            let path = Cow::Borrowed(&piece.paths[path_start..node.path_end]);
-            path_start = node.path_end;
-            self.add_node(&StoredNode {
-                path,
-                data: node.data.clone().map(|range| &piece.bytes[range]),
-                acl_key: node.acl_key,
-                stat: node.stat,
-                crc: node.crc,
-            })?;
-        }
-        if piece.done {
-            self.phase = Phase::Done;
-        }
-        Ok(())
-    }
-
     /// The tree, with its quotas measured and its unused ACLs forgotten. Which zxid it stands at is
     /// not in the body: the caller sets it.
     ///
@@ -242,7 +190,13 @@ impl SnapshotLoader {
                     }
                     self.phase = Phase::Done;
                 } else {
-                    self.add_node(&StoredNode::decode(path, &mut from)?)?;
+                    let node = StoredNode {
+                        path,
+                        data: read_buffer(&mut from)?,
+                        acl_key: from.long("ACL key")?,
+                        stat: StatPersisted::decode(&mut from)?,
+                    };
+                    self.add_node(&node)?;
                 }
             }
             Phase::Done => {}
@@ -292,101 +246,6 @@ impl SnapshotLoader {
     }
 }
 
-/// Understands the znodes of a snapshot body without a tree.
-#[derive(Debug)]
-pub struct SnapshotParser {
-    /// The beginning of a record whose rest has not come yet.
-    held: Vec<u8>,
-    /// Length `held` must reach before it is worth another look.
-    wanted: usize,
-}
-
-/// Some znodes of a snapshot body, understood but not yet in a tree.
-#[derive(Debug)]
-pub struct ParsedPiece {
-    bytes: Vec<u8>,
-    /// The paths, one after the other.
-    paths: String,
-    nodes: Vec<ParsedNode>,
-    done: bool,
-}
-
-#[derive(Debug)]
-struct ParsedNode {
-    path_end: usize,
-    data: Option<Range<usize>>,
-    acl_key: i64,
-    stat: StatPersisted,
-    crc: u32,
-}
-
-impl SnapshotParser {
-    /// Takes the next piece of input; what it says about it, and the znodes for [`SnapshotLoader::add`]. What follows
-    /// the body's end is not touched.
-    ///
-    /// # Errors
-    /// As [`SnapshotLoader::feed`].
-    pub fn feed(&mut self, input: &[u8]) -> Result<(Progress, ParsedPiece), DecodeError> {
-        let held = self.held.len();
-        let mut piece = ParsedPiece {
-            bytes: std::mem::take(&mut self.held),
-            paths: String::new(),
-            nodes: Vec::new(),
-            done: false,
-        };
-        piece.bytes.extend_from_slice(input);
-        let mut at = 0;
-        if piece.bytes.len() >= self.wanted {
-            self.wanted = 0;
-            while !piece.done {
-                match piece.parse_record(at) {
-                    Ok(after) => at = after,
-                    Err(Short(missing)) => {
-                        self.wanted = checked_len(piece.bytes.len() - at, missing)?;
-                        break;
-                    }
-                    Err(Bad(error)) => return Err(error),
-                }
-            }
-        }
-        let consumed = if piece.done {
-            at - held
-        } else {
-            self.held = piece.bytes.split_off(at);
-            input.len()
-        };
-        let done = piece.done;
-        Ok((Progress { consumed, done }, piece))
-    }
-}
-
-impl ParsedPiece {
-    /// Understands the record that begins at `start`; where the next one does.
-    fn parse_record(&mut self, start: usize) -> Result<usize, Failure> {
-        let mut from = Reader::new(&self.bytes[start..]);
-        let path = from.str("path")?;
-        if path == "/" {
-            self.done = true;
-        } else {
-            let node = StoredNode::decode(path, &mut from)?;
-            self.paths.push_str(&node.path);
-            let begin = self.bytes.as_ptr().addr();
-            let data = node.data.map(|data| {
-                let at = data.as_ptr().addr() - begin;
-                at..at + data.len()
-            });
-            self.nodes.push(ParsedNode {
-                path_end: self.paths.len(),
-                data,
-                acl_key: node.acl_key,
-                stat: node.stat,
-                crc: node.crc,
-            });
-        }
-        Ok(self.bytes.len() - from.rest().len())
-    }
-}
-
 impl DataTree {
     fn restored_root(
         mut acls: AclTable,
@@ -405,8 +264,7 @@ impl DataTree {
         if let Some(id) = self.arena.child(parent, name.as_bytes()) {
             self.replace_restored(id, node, acl);
         } else {
-            let id = (self.arena).insert(parent, name, node.data, &node.stat, acl);
-            self.account(id, &node.path, node.data, || node.crc);
+            self.attach(parent, name, &node.path, node.data, node.stat, acl);
         }
     }
 
@@ -422,7 +280,7 @@ impl DataTree {
         let slot = self.arena.get_mut(id);
         if counted {
             self.digest = self.digest.wrapping_sub(slot.digest());
-            slot.crc = node.crc;
+            slot.crc = super::digest::path_data_crc(&node.path, node.data);
         }
         slot.set_stat(&node.stat);
         if counted {
@@ -482,97 +340,5 @@ fn read_buffer<'a>(from: &mut Reader<'a>) -> Result<Option<&'a [u8]>, DecodeErro
             })?;
             from.take(len, "data").map(Some)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::SnapshotCursor;
-    use super::super::tests::create;
-    use super::*;
-    use crate::prng::Prng;
-
-    /// The body of a tree with long and short data, and the tree.
-    fn body() -> (Vec<u8>, DataTree) {
-        let mut tree = DataTree::new();
-        for parent in 0..40 {
-            create(&mut tree, &format!("/p{parent}"), b"");
-            for child in 0..parent {
-                let data = vec![7; child * 13];
-                create(&mut tree, &format!("/p{parent}/c{child}"), &data);
-            }
-        }
-        let mut body = Vec::new();
-        assert!(SnapshotCursor::new().next_chunk(&tree, &mut body, usize::MAX));
-        (body, tree)
-    }
-
-    /// Loads in pieces, split after the first piece in which that is possible.
-    fn load_split(
-        mut pieces: impl FnMut() -> Option<Vec<u8>>,
-    ) -> Result<(DataTree, usize), DecodeError> {
-        let mut loader = SnapshotLoader::new();
-        let mut used = 0;
-        let mut parser = None;
-        while let Some(piece) = pieces() {
-            if parser.is_none() {
-                parser = loader.split();
-            }
-            let progress = match &mut parser {
-                None => loader.feed(&piece)?,
-                Some(parser) => {
-                    let (progress, parsed) = parser.feed(&piece)?;
-                    loader.add(&parsed)?;
-                    progress
-                }
-            };
-            used += progress.consumed;
-            if progress.done {
-                break;
-            }
-        }
-        loader.finish().map(|tree| (tree, used))
-    }
-
-    #[test]
-    fn the_split_way_gives_the_same_tree() {
-        let (body, tree) = body();
-        let mut prng = Prng::new(3);
-        for longest in [1, 7, 50, 900, 20_000] {
-            let mut rest = [&body[..], b"what follows"].concat();
-            let (mut loaded, used) = load_split(|| {
-                let length = usize::try_from(prng.between(1, longest)).unwrap();
-                let after = rest.split_off(length.min(rest.len()));
-                Some(std::mem::replace(&mut rest, after))
-            })
-            .unwrap();
-            assert_eq!(used, body.len(), "{longest}");
-            assert_eq!(loaded.digest(), tree.digest(), "{longest}");
-            assert_eq!(loaded.data_size, tree.data_size, "{longest}");
-            loaded.last_processed_zxid = tree.last_processed_zxid;
-            let mut again = Vec::new();
-            assert!(SnapshotCursor::new().next_chunk(&loaded, &mut again, usize::MAX));
-            assert!(again == body, "{longest}");
-        }
-    }
-
-    #[test]
-    fn the_split_way_refuses_what_the_other_refuses() {
-        let (body, _) = body();
-        let halves = |body: &[u8]| {
-            let half = body.len() / 2;
-            let mut pieces = [body[half..].to_vec(), body[..half].to_vec()].to_vec();
-            load_split(|| pieces.pop()).map(drop)
-        };
-        assert_eq!(halves(&body), Ok(()));
-        assert!(halves(&body[..body.len() - 1]).is_err());
-        // A parent that never was, and a length that cannot be.
-        let late = body.windows(5).rposition(|word| word == b"/p39/").unwrap();
-        let mut orphan = body.clone();
-        orphan[late + 1] = b'x';
-        assert!(halves(&orphan).is_err());
-        let mut endless = body;
-        endless[late - 4] = 0x7f;
-        assert!(halves(&endless).is_err());
     }
 }

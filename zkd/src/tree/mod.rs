@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use acl::AclId;
 pub use apply::{Applied, AppliedBody, TriggerSink};
 pub use ephemeral::{CONTAINER_OWNER, EphemeralKind, TTL_MS_MAX};
-pub use loader::{ParsedPiece, Progress, SnapshotLoader, SnapshotParser};
+pub use loader::{Progress, SnapshotLoader};
 pub use quota::{LIMITS, Quota, QuotaFigures, STATS};
 pub use snapshot::SnapshotCursor;
 
@@ -121,20 +121,14 @@ impl DataTree {
         acl: AclId,
     ) -> NodeId {
         let id = self.arena.insert(parent, name, data, &stat, acl);
-        self.account(id, path, data, || digest::path_data_crc(path, data));
-        id
-    }
-
-    /// Everything that is kept about a znode that is new in the arena. `crc` is of path and data.
-    fn account(&mut self, id: NodeId, path: &str, data: Option<&[u8]>, crc: impl FnOnce() -> u32) {
-        let node = self.arena.get_mut(id);
-        let owner = node.ephemeral_owner();
         if digest::is_counted(path) {
-            node.crc = crc();
+            let node = self.arena.get_mut(id);
+            node.crc = digest::path_data_crc(path, data);
             self.digest = self.digest.wrapping_add(node.digest());
         }
         self.data_size += path.len() as i64 + byte_count(data);
-        self.list_owned(id, owner);
+        self.list_owned(id, stat.ephemeral_owner);
+        id
     }
 
     /// Takes a leaf out, and everything that is kept about it. The ACL stays acquired.

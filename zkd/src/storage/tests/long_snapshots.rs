@@ -1,4 +1,4 @@
-//! Snapshots of several pieces: the later ones are understood and put in the tree by two threads.
+//! Snapshots that are read in several pieces.
 
 use super::*;
 use crate::record::data::Acl;
