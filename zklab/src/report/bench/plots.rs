@@ -479,7 +479,7 @@ mod tests {
     #[test]
     fn names_and_numbers_have_room() {
         let name = "w".repeat(120);
-        let spread = Spread::of([40.0, 90.0].into_iter()).unwrap();
+        let spread = Spread::of([40.0, 90.0]).unwrap();
         let svg = bars_of("t", &[(name, spread)], &[None]).unwrap();
         let view = svg.split("viewBox=\"0 0 ").nth(1).unwrap();
         let width: f64 = view.split(' ').next().unwrap().parse().unwrap();
