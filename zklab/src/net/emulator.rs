@@ -385,7 +385,7 @@ impl Forwarder {
             .collect();
         let mut buffer = vec![0; FRAME_MAX];
         loop {
-            if self.obeys_and_stops() {
+            if shared.has_order.swap(false, Ordering::AcqRel) && self.obey() {
                 return;
             }
             let now_ns = self.now_ns();
@@ -403,17 +403,8 @@ impl Forwarder {
                 if fd.any() == Some(true) {
                     self.take_turn(from, &mut buffer);
                 }
-                // The others' packets can wait for an order, but not the other way round.
-                if self.obeys_and_stops() {
-                    return;
-                }
             }
         }
-    }
-
-    /// Carries out orders, if there are any; true if it is to stop.
-    fn obeys_and_stops(&mut self) -> bool {
-        self.shared.has_order.swap(false, Ordering::AcqRel) && self.obey()
     }
 
     fn now_ns(&self) -> u64 {
@@ -550,12 +541,9 @@ impl Forwarder {
         }
     }
 
-    /// Forwards what a node has sent, up to a limit, or until there is an order.
+    /// Forwards what a node has sent, up to a limit.
     fn take_turn(&mut self, from: usize, buffer: &mut [u8]) {
         for _ in 0..TURN {
-            if self.shared.has_order.load(Ordering::Relaxed) {
-                return;
-            }
             match self.devices[from].read(buffer) {
                 Ok(length) if length > VIRTIO_HEADER => {
                     self.forward(from, &mut buffer[..length]);
