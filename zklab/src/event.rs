@@ -114,6 +114,12 @@ impl HexZxid {
             .ok()
             .map(|bits| Self(bits.cast_signed()))
     }
+
+    /// Those that a sentence names, in its order.
+    pub fn all_in(text: &str) -> impl Iterator<Item = Self> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        words.filter_map(Self::parse)
+    }
 }
 
 /// What kind of fault it is.

@@ -129,3 +129,32 @@ pub fn age(ms: u64) -> String {
         _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
     }
 }
+
+/// As a sentence begins; a name such as `n3` stays as it is.
+fn capital(text: &str) -> String {
+    let mut rest = text.chars();
+    match rest.next() {
+        Some(first) if !rest.clone().next().is_some_and(|c| c.is_ascii_digit()) => {
+            first.to_uppercase().chain(rest).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::capital;
+
+    #[test]
+    fn sentences_begin_with_a_capital_letter_and_names_do_not() {
+        for (text, as_sentence) in [
+            ("client 3", "Client 3"),
+            ("a znode", "A znode"),
+            ("n3 ended", "n3 ended"),
+            ("/a is old", "/a is old"),
+            ("", ""),
+        ] {
+            assert_eq!(capital(text), as_sentence);
+        }
+    }
+}

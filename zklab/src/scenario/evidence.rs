@@ -48,8 +48,7 @@ pub(super) async fn wire(
 fn zxids(checks: &[Check]) -> Vec<HexZxid> {
     let mut found: BTreeSet<HexZxid> = BTreeSet::new();
     for check in checks.iter().filter(|check| check.verdict == "fail") {
-        let words = check.message.split(|c: char| !c.is_ascii_alphanumeric());
-        found.extend(words.filter_map(HexZxid::parse));
+        found.extend(HexZxid::all_in(&check.message));
         let proofs = check.witness.iter();
         found.extend(proofs.filter_map(|line| HexZxid::parse(line["z"].as_str()?)));
     }

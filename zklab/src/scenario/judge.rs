@@ -245,8 +245,8 @@ fn first_failed(checks: &[Check]) -> Option<&Check> {
 }
 
 /// How much a broken rule says: the lower, the nearer it is to the cause. Half a multi is the whole story; answers are
-/// wrong and trees differ because logs do; a missing event often only follows from a state that should not be, so watches give a bug its name
-/// only where nothing else does.
+/// wrong and trees differ because logs do; a missing event often only follows from a state that should not be, so watches
+/// give a bug its name only where nothing else does.
 #[must_use]
 pub fn rank(rule: &str) -> u8 {
     match rule {

@@ -202,7 +202,8 @@ fn version_after(change: Change) -> Option<i32> {
     }
 }
 
-/// The rule that a miss of this change breaks. A multi of which nobody ever saw anything is a lost write, not half of one.
+/// The rule that a miss of this change breaks. A multi of which nobody ever saw anything is a lost write, not half of
+/// one.
 fn rule_of(timeline: &Timeline<'_>, missed: &Mutation, otherwise: Rule) -> Rule {
     match timeline.history.ops[missed.op.at()].kind {
         Kind::Multi if timeline.was_seen(missed.zxid) => Rule::Multi,

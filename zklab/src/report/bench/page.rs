@@ -2,6 +2,7 @@
 
 use super::figure::Kind;
 use super::{Report, Round, plots};
+use crate::report::capital;
 use crate::report::markup::Markup;
 use crate::report::run::sheet;
 
@@ -171,12 +172,4 @@ fn rounds(page: &mut Markup, report: &Report) {
 fn cell(kind: &Kind, round: &Round) -> String {
     let value = round.figures.get(&kind.key);
     value.map_or("–".to_owned(), |value| kind.unit.text(*value))
-}
-
-/// With a capital at its beginning.
-fn capital(text: &str) -> String {
-    let mut rest = text.chars();
-    rest.next().map_or(String::new(), |first| {
-        first.to_uppercase().chain(rest).collect()
-    })
 }

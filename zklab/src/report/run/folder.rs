@@ -226,8 +226,7 @@ impl RunJson {
     /// The check that explains the verdict: of those that failed, that which says most.
     #[must_use]
     pub fn failed_check(&self) -> Option<&Check> {
-        let failed = self.checks.iter().filter(|check| check.verdict == "fail");
-        failed.min_by_key(|check| self.order(check))
+        self.broken().into_iter().next()
     }
 
     /// The order in which broken checks are told: what is nearest to the cause first, and of equals the one that gave the
@@ -476,11 +475,7 @@ fn wire(dir: &Path) -> (Option<FlowScope>, Vec<FlowNote>, Vec<FlowMark>) {
 
 /// The zxids in a text.
 fn zxids(text: &str) -> HashSet<Zxid> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    words
-        .filter_map(HexZxid::parse)
-        .map(|zxid| Zxid(zxid.0))
-        .collect()
+    HexZxid::all_in(text).map(|zxid| Zxid(zxid.0)).collect()
 }
 
 /// `run.json` of a folder.

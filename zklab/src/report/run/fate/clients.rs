@@ -5,6 +5,7 @@ use zkd::ids::Zxid;
 
 use super::findings::Finding;
 use super::{Evidence, path_of, request, zxid};
+use crate::report::capital;
 use crate::report::run::witness::Proof;
 use crate::report::run::words::moment;
 
@@ -352,24 +353,8 @@ fn moved(evidence: &Evidence<'_>) -> Option<Finding> {
     })
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    first.unwrap_or_default() + letters.as_str()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::capital;
-
-    #[test]
-    fn sentences_begin_with_a_capital_letter() {
-        assert_eq!(
-            (capital("client 3"), capital("")),
-            ("Client 3".to_owned(), String::new())
-        );
-    }
-
     #[test]
     fn zxids_are_ordered() {
         assert!(super::zxid(&"0x2".into()) > super::zxid(&"0x1".into()));

@@ -295,7 +295,5 @@ fn zxid(value: &Value) -> Option<Zxid> {
 
 /// The zxids in a sentence, in its order.
 fn zxids(text: &str) -> Vec<Zxid> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    let found = words.filter_map(HexZxid::parse);
-    found.map(|zxid| Zxid(zxid.0)).collect()
+    HexZxid::all_in(text).map(|zxid| Zxid(zxid.0)).collect()
 }

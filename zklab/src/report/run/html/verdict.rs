@@ -6,6 +6,7 @@ use super::super::story::Story;
 use super::super::witness::Proof;
 use super::super::words;
 use super::{broken, fate, length, moment};
+use crate::report::capital;
 use crate::report::markup::Markup;
 use crate::scenario::Check;
 
@@ -106,17 +107,6 @@ fn first(folder: &Folder) -> Option<&Check> {
     let run = &folder.run;
     let check = run.failed_check().filter(|_| run.outcome == Outcome::Bug);
     check.filter(|check| check.rule != run.rule)
-}
-
-/// A sentence begins with a capital letter; a name such as `n3` stays as it is.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) if letters.clone().next().is_some_and(char::is_alphabetic) => {
-            first.to_uppercase().chain(letters).collect()
-        }
-        _ => text.to_owned(),
-    }
 }
 
 fn question(outcome: Outcome) -> &'static str {
