@@ -92,11 +92,10 @@ fn bring_up(
     Ok(())
 }
 
-/// All rounds, one subject after the other in each. One that cannot be measured further keeps the figures that it has and
-/// takes no part any more: the others are measured all the same.
+/// All rounds, one subject after the other in each.
 ///
 /// # Errors
-/// If none is left.
+/// As [`take_turns`].
 fn in_turn(
     context: &Context,
     args: &BenchArgs,
@@ -105,14 +104,36 @@ fn in_turn(
 ) -> Result<Vec<Side>, Failure> {
     let names = subjects.iter().map(|subject| subject.name.as_str());
     let mut sides: Vec<Side> = names.map(Side::new).collect();
+    take_turns(
+        subjects,
+        &mut sides,
+        args.rounds,
+        |subject, round, measured| {
+            let doing = format!("{}, round {} of {}", subject.name, round + 1, args.rounds);
+            let _progress = Progress::start(&context.out, &doing);
+            one(subject, round, measured)
+        },
+    )?;
+    Ok(sides)
+}
+
+/// Measures round by round. One that cannot be measured further keeps the figures that it has and takes no part any more:
+/// the others are measured all the same.
+///
+/// # Errors
+/// If none is left.
+fn take_turns<S>(
+    subjects: &mut [S],
+    sides: &mut [Side],
+    rounds: u32,
+    mut one: impl FnMut(&mut S, u32, &mut Round) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut first_failure = None;
-    for round in 0..args.rounds {
-        for (subject, side) in subjects.iter_mut().zip(&mut sides) {
+    for round in 0..rounds {
+        for (subject, side) in subjects.iter_mut().zip(&mut *sides) {
             if side.failed.is_some() {
                 continue;
             }
-            let doing = format!("{}, round {} of {}", side.name, round + 1, args.rounds);
-            let _progress = Progress::start(&context.out, &doing);
             let mut measured = Round::default();
             if let Err(failure) = one(subject, round, &mut measured) {
                 side.failed = Some(format!("round {}: {failure}", round + 1));
@@ -126,7 +147,7 @@ fn in_turn(
             return Err(failure);
         }
     }
-    Ok(sides)
+    Ok(())
 }
 
 /// Sees to it that this process, and the servers it starts, may have so many connections.
@@ -191,4 +212,44 @@ fn with_bystanders<T>(
     let done = done?;
     put_seen(round, seen?);
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(lives: [u32; 2]) -> (Result<(), Failure>, Vec<Side>) {
+        let mut sides = vec![Side::new("a"), Side::new("b")];
+        let mut subjects = lives;
+        let done = take_turns(&mut subjects, &mut sides, 3, |lives, round, measured| {
+            measured.put("memory", f64::from(round));
+            if *lives == round {
+                return Err(Failure::environment("it answers no more"));
+            }
+            measured.put("rate", 1.0);
+            Ok(())
+        });
+        (done, sides)
+    }
+
+    #[test]
+    fn one_that_cannot_be_measured_further_does_not_end_the_others() {
+        let (done, sides) = rounds([9, 1]);
+        assert!(done.is_ok());
+        let counts: Vec<usize> = sides.iter().map(|side| side.rounds.len()).collect();
+        assert_eq!(counts, [3, 2]);
+        // What was measured before it failed counts.
+        assert_eq!(sides[1].rounds[1].figures.len(), 1);
+        let failed = sides[1].failed.as_deref();
+        assert_eq!(failed, Some("round 2: it answers no more"));
+        assert!(sides[0].failed.is_none());
+    }
+
+    #[test]
+    fn if_all_fail_there_is_nothing_to_tell() {
+        let (done, sides) = rounds([1, 0]);
+        assert!(done.is_err());
+        let counts: Vec<usize> = sides.iter().map(|side| side.rounds.len()).collect();
+        assert_eq!(counts, [2, 1]);
+    }
 }
