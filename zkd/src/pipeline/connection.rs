@@ -255,8 +255,10 @@ impl ServerCnxn {
 
     /// Breaks off: nothing more is answered, what is encoded is still sent.
     pub(super) fn shut(&self, server: &ZkServer) -> Flow {
-        let dropped = self.lane.lock().shut();
-        server.outstanding_less(dropped);
+        let mut lane = self.lane.lock();
+        let before = lane.load();
+        lane.shut();
+        server.load().change(before, lane.load());
         Flow::Close
     }
 
@@ -282,8 +284,8 @@ impl ServerCnxn {
             metrics: server.metrics(),
         };
         let max = server.options().jute_max_buffer;
-        let before = lane.pending.len();
-        let mut dropped = 0;
+        let before = lane.load();
+        lane.held = false;
         let flow = loop {
             if lane.phase != Phase::Serving {
                 input.clear();
@@ -292,7 +294,12 @@ impl ServerCnxn {
             match frame_length(input, max) {
                 Length::Incomplete => break Flow::Read,
                 Length::Complete(length) if length >= 8 => {
-                    if lane.is_full(server, before) {
+                    let limit = server.options().global_outstanding_limit;
+                    lane.held =
+                        server
+                            .load()
+                            .is_full_for(lane.pending.len(), length, before, limit);
+                    if lane.held || lane.is_full() {
                         break Flow::Hold;
                     }
                     lane.received += 1;
@@ -301,16 +308,15 @@ impl ServerCnxn {
                 }
                 Length::Complete(length) => {
                     lane.fault = Some(Fault::Short(length));
-                    dropped = lane.shut();
+                    lane.shut();
                 }
                 Length::Bad(length) => {
                     lane.fault = Some(Fault::Length(length, max));
-                    dropped = lane.shut();
+                    lane.shut();
                 }
             }
         };
-        server.outstanding_more((lane.pending.len() + dropped).saturating_sub(before));
-        server.outstanding_less(dropped);
+        server.load().change(before, lane.load());
         let tally = service.tally;
         drop(lane);
         drop(tree);

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::connection::Fault;
+use super::load::LaneLoad;
 use super::read::{Question, Reads, is_read};
 use super::reply::{self, Frame};
-use super::server::{Tally, ZkServer};
+use super::server::Tally;
 use super::stats::{ConnectionStats, Latency};
 use crate::auth::{self, Ids};
 use crate::error::ErrorCode;
@@ -59,6 +60,8 @@ pub(super) struct Lane {
     pub(super) out: Vec<u8>,
     /// In the order of the requests. The front is always a [`Pending::Submitted`].
     pub(super) pending: VecDeque<Pending>,
+    /// Requests have come that are not read for the sake of `globalOutstandingLimit`.
+    pub(super) held: bool,
     /// The waker was called and the output has not been taken since.
     woken: bool,
     pub(super) received: u64,
@@ -141,6 +144,7 @@ impl Lane {
             ids,
             out: Vec::new(),
             pending: VecDeque::new(),
+            held: false,
             woken: false,
             received: 0,
             sent: 0,
@@ -219,19 +223,17 @@ impl Lane {
         self.phase == Phase::Over && self.pending.is_empty()
     }
 
-    /// Appends a watch event. Says how many requests were dropped because the client takes nothing.
-    pub(super) fn event(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    /// Appends a watch event. A client that takes nothing is given up.
+    pub(super) fn event(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.out);
         self.sent += 1;
         if self.out.len() > OUTPUT_ABANDONED {
-            self.shut()
-        } else {
-            0
+            self.shut();
         }
     }
 
     /// A txn of this session was applied: answers the request it came from, if that was asked here, and
-    /// whatever waited behind it. Says how many requests left the lane.
+    /// whatever waited behind it. Says whether any request left the lane.
     pub(super) fn txn_applied(
         &mut self,
         reads: &Reads<'_>,
@@ -239,19 +241,20 @@ impl Lane {
         applied: &Applied,
         now: Instant,
         tally: &mut Tally,
-    ) -> usize {
+    ) -> bool {
         let header = &record.header;
         if !is_answered_by(self.pending.front(), header) {
-            return 0;
+            return false;
         }
         if has_moved(applied) {
-            return self.shut();
+            self.shut();
+            return true;
         }
         let Some(Pending::Submitted {
             xid, op, received, ..
         }) = self.pending.pop_front()
         else {
-            return 0;
+            return false;
         };
         if op == OpCode::Reconfig {
             reply::reconfig_reply(&mut self.out, xid, record, applied);
@@ -259,21 +262,22 @@ impl Lane {
             reply::write_reply(&mut self.out, xid, header.zxid, op, applied);
         }
         self.note(op.code(), xid, header.zxid, received, now, tally);
-        1 + self.run(reads, now, tally)
+        self.run(reads, now, tally);
+        true
     }
 
-    /// A sync has come through.
+    /// A sync has come through. Says whether it was asked here.
     pub(super) fn sync_done(
         &mut self,
         reads: &Reads<'_>,
         cxid: Xid,
         now: Instant,
         tally: &mut Tally,
-    ) -> usize {
+    ) -> bool {
         let ours = matches!(self.pending.front(),
             Some(Pending::Submitted { xid, op: OpCode::Sync, .. }) if *xid == cxid);
         if !ours {
-            return 0;
+            return false;
         }
         let Some(Pending::Submitted {
             xid,
@@ -282,7 +286,7 @@ impl Lane {
             ..
         }) = self.pending.pop_front()
         else {
-            return 0;
+            return false;
         };
         let zxid = reads.tree.last_processed_zxid();
         let path = Reader::new(&echo).opt_string("path");
@@ -290,14 +294,13 @@ impl Lane {
         Writer::new(&mut self.out).opt_string(path.unwrap_or_default().as_deref());
         frame.close(&mut self.out);
         self.note(OpCode::Sync.code(), xid, zxid, received, now, tally);
-        1 + self.run(reads, now, tally)
+        self.run(reads, now, tally);
+        true
     }
 
     /// Answers what stands before the next request that is still on its way.
-    fn run(&mut self, reads: &Reads<'_>, now: Instant, tally: &mut Tally) -> usize {
-        let mut count = 0;
+    fn run(&mut self, reads: &Reads<'_>, now: Instant, tally: &mut Tally) {
         while !matches!(self.pending.front(), None | Some(Pending::Submitted { .. })) {
-            count += 1;
             match self.pending.pop_front() {
                 Some(Pending::Read {
                     xid,
@@ -319,7 +322,8 @@ impl Lane {
                     let zxid = reads.tree.last_processed_zxid();
                     self.note(op.code(), xid, zxid, received, now, tally);
                     if self.out.len() > OUTPUT_ABANDONED {
-                        return count + self.shut();
+                        self.shut();
+                        return;
                     }
                 }
                 Some(Pending::Known { xid, op, answer }) => {
@@ -329,7 +333,6 @@ impl Lane {
                 Some(Pending::Submitted { .. }) | None => {}
             }
         }
-        count
     }
 
     pub(super) fn answer(
@@ -383,12 +386,11 @@ impl Lane {
         });
     }
 
-    /// No more input counts and nothing more is answered. Says how many requests were dropped.
-    pub(super) fn shut(&mut self) -> usize {
+    /// No more input counts and nothing more is answered.
+    pub(super) fn shut(&mut self) {
         self.phase = Phase::Over;
-        let dropped = self.pending.len();
         self.pending.clear();
-        dropped
+        self.held = false;
     }
 
     /// Notes that the driver has to look; false if it was told already.
@@ -396,14 +398,17 @@ impl Lane {
         !std::mem::replace(&mut self.woken, true)
     }
 
-    /// Whether the connection must not be read from. `counted` of its waiting requests are in the server's
-    /// count already.
-    pub(super) fn is_full(&self, server: &ZkServer, counted: usize) -> bool {
-        let waiting = self.pending.len();
-        let limit = server.options().global_outstanding_limit;
-        waiting >= LANE_MAX
-            || self.out.len() >= OUTPUT_MAX
-            || (waiting > 0 && server.outstanding() + (waiting - counted) > limit)
+    pub(super) fn load(&self) -> LaneLoad {
+        LaneLoad {
+            pending: self.pending.len(),
+            held: self.held,
+        }
+    }
+
+    /// Whether the connection must not be read from: it asks for more than this side keeps for one, or does not
+    /// take its answers.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.len() >= LANE_MAX || self.out.len() >= OUTPUT_MAX
     }
 }
 

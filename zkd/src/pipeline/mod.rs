@@ -18,6 +18,7 @@
 
 mod connection;
 mod lane;
+mod load;
 mod prep;
 mod read;
 mod reply;
@@ -164,7 +165,7 @@ pub struct ServerOptions {
     pub max_client_cnxns: u32,
     /// Connections altogether, 0 = no limit.
     pub max_cnxns: u32,
-    /// When this many requests are waiting, a connection that has some of them is not read from.
+    /// When this many requests are waiting, a connection that has more than its share of them is not read from.
     pub global_outstanding_limit: usize,
     /// A connection without a session is closed after this many ms.
     pub sessionless_timeout_ms: u64,

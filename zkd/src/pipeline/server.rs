@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::connection::{Fault, Flow, ServerCnxn};
 use super::lane::{Lane, Phase};
+use super::load::Load;
 use super::read::Reads;
 use super::reply;
 use super::stats::{ConnectionStats, Latency, ServerStats};
@@ -91,8 +92,8 @@ pub struct ZkServer {
     touches: TouchTable,
     stats: Mutex<ServerStats>,
     metrics: Arc<Metrics>,
-    /// Requests in all lanes.
-    outstanding: AtomicUsize,
+    /// What waits in all lanes.
+    load: Load,
     next_session: AtomicI64,
     mode: AtomicU8,
     state: Mutex<ServerState>,
@@ -135,7 +136,7 @@ impl ZkServer {
             touches: TouchTable::default(),
             stats: Mutex::default(),
             metrics: Arc::default(),
-            outstanding: AtomicUsize::new(0),
+            load: Load::default(),
             next_session: AtomicI64::new(first.0),
             mode: AtomicU8::new(Mode::Stopped as u8),
             state: Mutex::new(ServerState::Looking),
@@ -329,7 +330,9 @@ impl ZkServer {
                 if lane.phase == Phase::Fresh {
                     self.metrics.sessionless_connections_expired.increment();
                 }
-                self.outstanding_less(lane.shut());
+                let before = lane.load();
+                lane.shut();
+                self.load.change(before, lane.load());
                 drop(lane);
                 cnxn.wake();
             }
@@ -382,7 +385,7 @@ impl ZkServer {
     pub fn stats(&self) -> ServerStats {
         let connections = self.registry.lock().by_id.len() as u64;
         ServerStats {
-            outstanding: self.outstanding() as u64,
+            outstanding: self.load.outstanding() as u64,
             connections,
             ..*self.stats.lock()
         }
@@ -407,21 +410,9 @@ impl ZkServer {
         registry.by_id.values().map(|cnxn| cnxn.stats()).collect()
     }
 
-    /// Requests that wait in lanes.
-    pub(super) fn outstanding(&self) -> usize {
-        self.outstanding.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn outstanding_more(&self, count: usize) {
-        if count > 0 {
-            self.outstanding.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn outstanding_less(&self, count: usize) {
-        if count > 0 {
-            self.outstanding.fetch_sub(count, Ordering::Relaxed);
-        }
+    /// What waits in all lanes.
+    pub(super) fn load(&self) -> &Load {
+        &self.load
     }
 
     pub(super) fn count(&self, tally: &Tally) {
@@ -620,8 +611,9 @@ impl TriggerSink for Batch<'_> {
             if lane.is_done() || !auth.permits(acl, perms::READ, &lane.ids) {
                 continue;
             }
-            let dropped = lane.event(|out| reply::event(out, kind, path, zxid));
-            self.server.outstanding_less(dropped);
+            let before = lane.load();
+            lane.event(|out| reply::event(out, kind, path, zxid));
+            self.server.load.change(before, lane.load());
             self.tally.sent += 1;
             note_wake(&mut lane, cnxn, &mut self.woken);
         }
@@ -702,11 +694,13 @@ impl Batch<'_> {
                 auth: &self.server.options.auth,
                 conn: cnxn.id(),
             };
-            let left = lane.txn_applied(&reads, record, &applied, self.now, &mut self.tally);
-            self.server.outstanding_less(left);
+            let before = lane.load();
+            let answered = lane.txn_applied(&reads, record, &applied, self.now, &mut self.tally);
             if closes {
-                self.server.outstanding_less(lane.shut());
-            } else if left == 0 {
+                lane.shut();
+            }
+            self.server.load.change(before, lane.load());
+            if !answered && !closes {
                 return;
             }
         }
@@ -729,9 +723,10 @@ impl Batch<'_> {
             auth: &self.server.options.auth,
             conn: cnxn.id(),
         };
-        let left = lane.sync_done(&reads, cxid, self.now, &mut self.tally);
-        self.server.outstanding_less(left);
-        if left > 0 {
+        let before = lane.load();
+        let answered = lane.sync_done(&reads, cxid, self.now, &mut self.tally);
+        self.server.load.change(before, lane.load());
+        if answered {
             note_wake(&mut lane, cnxn, &mut self.woken);
         }
     }

@@ -166,6 +166,31 @@ fn a_connection_with_too_much_on_its_way_is_not_read_from() {
 }
 
 #[test]
+fn clients_that_ask_for_much_share_what_may_be_on_its_way() {
+    // Of small requests each may have a group; of large ones only its share, here a half.
+    for (limit, size, share) in [(10, 0, 10), (100, 0, 50), (20, 0, 16), (20, 5000, 10)] {
+        let options = ServerOptions {
+            global_outstanding_limit: limit,
+            ..ServerOptions::default()
+        };
+        let mut s = TestServer::with(options, PrepOptions::default());
+        let (first, second) = (s.connect(), s.connect());
+        s.hold = true;
+        let bytes: Vec<u8> = (0..300)
+            .flat_map(|xid| frame(xid, 5, &set_data("/", &vec![0; size], -1)))
+            .collect();
+        s.send(first, &bytes);
+        assert_eq!(s.uncommitted.len(), limit + 1, "the first may have it all");
+        s.send(second, &bytes);
+        assert_eq!(s.uncommitted.len(), limit + 1 + share);
+        s.release();
+        for client in [first, second] {
+            assert_eq!(xids(&mut s, client), (0..300).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
 fn many_writes_are_prepared_before_the_first_is_applied() {
     let mut s = TestServer::new();
     let c = s.connect();
