@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::ids::Zxid;
 use crate::metrics::Metrics;
 use crate::peer::Input;
@@ -67,6 +69,7 @@ impl StorageThread {
             metrics,
             core,
             snapshotting: Arc::new(AtomicBool::new(false)),
+            old_files: Arc::default(),
             slow_sync,
             unsynced: 0,
         };
@@ -99,6 +102,8 @@ struct Worker {
     metrics: Arc<Metrics>,
     core: CoreSender,
     snapshotting: Arc<AtomicBool>,
+    /// Held by whoever removes old files, or goes back to them.
+    old_files: Arc<Mutex<()>>,
     /// A sync that takes longer is told (`fsync.warningthresholdms`).
     slow_sync: Duration,
     /// Txns appended since the last sync.
@@ -135,6 +140,7 @@ impl Worker {
                 for write in writes {
                     if let Write::Truncate(to) = write {
                         self.finish(done)?;
+                        let _old_files = self.old_files.lock();
                         let recovered = self.storage.truncate(to)?;
                         self.core.peer(Input::Reloaded(mark, Box::new(recovered)));
                         return Ok(());
@@ -145,19 +151,11 @@ impl Worker {
             }
             Job::Reload(mark) => {
                 self.finish(done)?;
+                let _old_files = self.old_files.lock();
                 let recovered = self.storage.reload()?;
                 self.core.peer(Input::Reloaded(mark, Box::new(recovered)));
             }
-            Job::Purge(retain) => match purge(self.storage.disk(), retain) {
-                Ok(removed) if removed.is_empty() => {}
-                Ok(removed) => {
-                    tracing::info!("purged {} old files: {}", removed.len(), removed.join(", "));
-                }
-                // Old files that stay are no harm to the data.
-                Err(error) => {
-                    tracing::warn!(%error, "purging failed; it is tried again at the next interval")
-                }
-            },
+            Job::Purge(retain) => self.purge(retain),
             Job::Stop => {}
         }
         Ok(())
@@ -229,6 +227,32 @@ impl Worker {
             self.take_snapshot();
         }
         Ok(())
+    }
+
+    /// Removes old files on a thread of its own: a dozen of them take a file system most of a second, and no write
+    /// should wait for that.
+    fn purge(&self, retain: usize) {
+        let (disk, old_files) = (self.storage.disk().clone(), Arc::clone(&self.old_files));
+        let spawned = std::thread::Builder::new()
+            .name("purge".to_owned())
+            .spawn(move || {
+                let _old_files = old_files.lock();
+                match purge(&disk, retain) {
+                    Ok(removed) if removed.is_empty() => {}
+                    Ok(removed) => {
+                        let names = removed.join(", ");
+                        tracing::info!("purged {} old files: {names}", removed.len());
+                    }
+                    // Old files that stay are no harm to the data.
+                    Err(error) => tracing::warn!(
+                        %error,
+                        "purging failed; it is tried again at the next interval"
+                    ),
+                }
+            });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a purge; it is tried again at the next interval");
+        }
     }
 
     /// Begins a new log file and writes a snapshot on a thread of its own, while serving goes on.
@@ -322,11 +346,7 @@ mod tests {
         Job::Batch(writes.collect(), Mark(first.cast_unsigned()))
     }
 
-    /// What is in the tree after a start may have to be cut off: a snapshot of it, written beside the
-    /// synchronization, brought txns back that a TRUNC had removed.
-    #[test]
-    fn no_snapshot_is_taken_of_a_tree_that_is_not_settled() {
-        let dir = tempfile::tempdir().unwrap();
+    fn worker(dir: &tempfile::TempDir, server: &Arc<ZkServer>) -> Worker {
         let disk = RealDisk::open(dir.path(), dir.path(), true).unwrap();
         let options = StorageOptions {
             snap_count: 4,
@@ -334,18 +354,43 @@ mod tests {
             ..StorageOptions::default()
         };
         let (storage, _) = Storage::open(disk, options).unwrap();
-        let start = crate::time::Instant(0);
-        let server = Arc::new(ZkServer::new(ServerOptions::default(), start));
         let (core, _told) = CoreSender::new();
-        let mut worker = Worker {
+        Worker {
             storage,
-            server: Arc::clone(&server),
+            server: Arc::clone(server),
             metrics: Arc::new(Metrics::default()),
             core,
             snapshotting: Arc::default(),
+            old_files: Arc::default(),
             slow_sync: Duration::from_secs(9),
             unsynced: 0,
-        };
+        }
+    }
+
+    /// Seen: a server that came back with a million znodes purged for 0.9 s, and its first session waited.
+    #[test]
+    fn no_write_waits_for_a_purge() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = crate::time::Instant(0);
+        let server = Arc::new(ZkServer::new(ServerOptions::default(), start));
+        let mut worker = worker(&dir, &server);
+        let (old_files, mut done) = (Arc::clone(&worker.old_files), Vec::new());
+        let under_way = old_files.lock();
+        worker.carry_out(Job::Purge(3), &mut done).unwrap();
+        worker.carry_out(batch(1), &mut done).unwrap();
+        worker.finish(&mut done).unwrap();
+        assert!(done.is_empty(), "written and synced");
+        drop(under_way);
+    }
+
+    /// What is in the tree after a start may have to be cut off: a snapshot of it, written beside the
+    /// synchronization, brought txns back that a TRUNC had removed.
+    #[test]
+    fn no_snapshot_is_taken_of_a_tree_that_is_not_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = crate::time::Instant(0);
+        let server = Arc::new(ZkServer::new(ServerOptions::default(), start));
+        let mut worker = worker(&dir, &server);
         let mut done = Vec::new();
         worker.carry_out(batch(1), &mut done).unwrap();
         worker.finish(&mut done).unwrap();

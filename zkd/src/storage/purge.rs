@@ -3,7 +3,7 @@
 //! The rule of Apache's `PurgeTxnLog`: the newest snapshots that look whole stay, as many as asked
 //! for and at least three; every older snapshot goes, and so does every log that ends before the
 //! oldest kept snapshot begins. Snapshots that are damaged do not count (ZOOKEEPER-3231). A purge
-//! must not run beside a truncation: give it the same thread as the rest of storage.
+//! must not run beside a truncation, which goes back to old files; beside writes it may.
 
 use super::StorageError;
 use super::disk::{Dir, Disk};
