@@ -318,7 +318,11 @@ pub(super) fn write_snapshot(
                 .then(|| (tree.last_processed_zxid(), tree.digest()))
         };
         writer.write_chunk(&bytes)?;
-        writer.sync_in_steps()?;
+        let begin = Instant::now();
+        if writer.sync_in_steps()? {
+            // The disk is left to the log for as long as it was held up.
+            std::thread::sleep(begin.elapsed());
+        }
         bytes.clear();
         if let Some(end) = end {
             break end;

@@ -84,7 +84,7 @@ impl Compression {
 
 /// Bytes of a snapshot that may wait for their sync while clients are served. What a file system has to write for one
 /// file holds up the sync of another, so a snapshot that is synced as a whole stops the log for as long as that takes.
-const SYNC_STEP: u64 = 4 << 20;
+const SYNC_STEP: u64 = 512 << 10;
 
 /// The name of the snapshot at `zxid`.
 fn file_name(zxid: Zxid, compression: Compression) -> String {
@@ -212,18 +212,19 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(())
     }
 
-    /// Syncs what was written, if that is enough to hold others up later.
+    /// Syncs what was written, if that is enough to hold others up later. Says whether it did.
     ///
     /// # Errors
     /// If the file cannot be synced.
-    pub fn sync_in_steps(&mut self) -> Result<(), StorageError> {
-        if self.position - self.synced >= SYNC_STEP {
-            self.file
-                .sync()
-                .map_err(|e| StorageError::io("sync", &self.tmp_path, e))?;
-            self.synced = self.position;
+    pub fn sync_in_steps(&mut self) -> Result<bool, StorageError> {
+        if self.position - self.synced < SYNC_STEP {
+            return Ok(false);
         }
-        Ok(())
+        self.file
+            .sync()
+            .map_err(|e| StorageError::io("sync", &self.tmp_path, e))?;
+        self.synced = self.position;
+        Ok(true)
     }
 
     /// Adds seal and trailers after the last piece and gives the file its name; returns the name.
