@@ -61,6 +61,8 @@ struct State {
     calls: u64,
     /// The changing call at which the disk dies.
     dies_at: Option<u64>,
+    /// Bytes of the longest write so far.
+    longest_write: usize,
     /// Bytes that may still be written.
     room: Option<usize>,
     prng: Option<Prng>,
@@ -104,6 +106,11 @@ impl TestDisk {
         let mut state = self.state();
         state.dies_at = Some(state.calls + at);
         state.prng = Some(Prng::new(seed));
+    }
+
+    /// Bytes of the longest write so far.
+    pub(super) fn longest_write(&self) -> usize {
+        self.state().longest_write
     }
 
     /// Lets `room` more bytes be written.
@@ -281,6 +288,7 @@ impl DiskFile for TestFile {
         let mut state = self.disk.state();
         let mut result = state.call();
         let mut count = bytes.len();
+        state.longest_write = state.longest_write.max(count);
         if result.is_err() && state.dies_at == Some(state.calls) {
             let prng = state.prng.as_mut().unwrap();
             count = usize::try_from(prng.between(0, count as u64)).unwrap();

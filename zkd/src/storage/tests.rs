@@ -190,6 +190,17 @@ fn logs_are_written_as_apache_does() {
     }
 }
 
+/// Zeros that are written at once become one large folio of the page cache, and each sync counts all of it.
+#[test]
+fn zeros_are_written_page_by_page() {
+    let disk = TestDisk::new();
+    let mut writer = LogWriter::new(disk.clone(), PREALLOC, true);
+    writer.append(Zxid(1), b"a txn").unwrap();
+    writer.sync().unwrap();
+    assert!(disk.get(Dir::Log, "log.1").len() as u64 > PREALLOC);
+    assert_eq!(disk.longest_write(), 4096);
+}
+
 #[test]
 fn snapshots_are_written_as_apache_does() {
     // Those whose sessions and ACLs Java's hash maps happened to put in ascending order, and whose
