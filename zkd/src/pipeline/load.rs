@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Small requests that any connection may have on its way, unless the whole limit is less.
 const GROUP: usize = 16;
-/// What small is, in bytes: as many as a connection's input buffer may hold of them anyway.
+/// What small is, in bytes: a group of them is 64 KiB at the most, where one large request may be a MiB.
 const SMALL: usize = 4 << 10;
 
 /// What one lane adds to the load of its server.

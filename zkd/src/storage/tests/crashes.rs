@@ -156,14 +156,20 @@ fn torn_batches_lose_only_what_was_not_synced() {
     assert!(torn > 100, "only {torn} torn tails in 300 crashes");
 }
 
-#[test]
-fn a_failed_sync_is_the_end() {
+/// A log whose next sync fails behind its write.
+fn one_synced_and_one_that_will_not_be() -> (TestDisk, Storage<TestDisk>) {
     let disk = TestDisk::new();
     let (mut storage, _) = open(&disk).unwrap();
     storage.append(Zxid(1), &txn(1)).unwrap();
     storage.sync().unwrap();
     storage.append(Zxid(2), &txn(2)).unwrap();
     disk.die_at(2, 0);
+    (disk, storage)
+}
+
+#[test]
+fn a_failed_sync_is_the_end() {
+    let (_disk, mut storage) = one_synced_and_one_that_will_not_be();
     let error = storage.sync().unwrap_err();
     assert!(
         error.to_string().starts_with("cannot sync log/log.1"),
@@ -183,12 +189,7 @@ fn a_failed_sync_is_the_end() {
 /// with them, and must not lose them when the power fails.
 #[test]
 fn what_a_start_reads_survives_a_power_cut() {
-    let disk = TestDisk::new();
-    let (mut storage, _) = open(&disk).unwrap();
-    storage.append(Zxid(1), &txn(1)).unwrap();
-    storage.sync().unwrap();
-    storage.append(Zxid(2), &txn(2)).unwrap();
-    disk.die_at(2, 0);
+    let (disk, mut storage) = one_synced_and_one_that_will_not_be();
     storage.sync().unwrap_err();
     drop(storage);
     disk.die_at(1_000_000, 0);

@@ -71,19 +71,27 @@ fn truncation_to_an_unknown_zxid_cuts_nothing() {
     assert_eq!(clean(&disk).last_zxid, before.last_zxid);
 }
 
-/// A snapshot that was being written while a role ended may show txns that were never committed, under
-/// the name of one that was.
-#[test]
-fn truncation_does_not_build_on_a_snapshot_that_shows_too_much() {
+/// A log of nine txns, and a tree with those up to `applied`.
+fn nine_logged(applied: i64) -> (TestDisk, Storage<TestDisk>, DataTree) {
     let disk = TestDisk::new();
     let (mut storage, _) = open(&disk).unwrap();
     let mut tree = DataTree::new();
     for zxid in 1..=9 {
         let bytes = txn(zxid);
         storage.append(Zxid(zxid), &bytes).unwrap();
-        let _ = tree.apply(&TxnRecord::from_slice(&bytes).unwrap(), &mut ());
+        if zxid <= applied {
+            let _ = tree.apply(&TxnRecord::from_slice(&bytes).unwrap(), &mut ());
+        }
     }
     storage.sync().unwrap();
+    (disk, storage, tree)
+}
+
+/// A snapshot that was being written while a role ended may show txns that were never committed, under
+/// the name of one that was.
+#[test]
+fn truncation_does_not_build_on_a_snapshot_that_shows_too_much() {
+    let (disk, mut storage, tree) = nine_logged(9);
     let mut writer = SnapshotWriter::begin(disk.clone(), Zxid(4), Compression::None).unwrap();
     let mut body = Vec::new();
     assert!(crate::tree::SnapshotCursor::new().next_chunk(&tree, &mut body, 1000));
@@ -100,17 +108,7 @@ fn truncation_does_not_build_on_a_snapshot_that_shows_too_much() {
 /// A tree taken over from a leader hides what this server logged behind it, for good.
 #[test]
 fn a_snapshot_taken_over_leaves_nothing_behind_it() {
-    let disk = TestDisk::new();
-    let (mut storage, _) = open(&disk).unwrap();
-    let mut tree = DataTree::new();
-    for zxid in 1..=9 {
-        let bytes = txn(zxid);
-        storage.append(Zxid(zxid), &bytes).unwrap();
-        if zxid <= 4 {
-            let _ = tree.apply(&TxnRecord::from_slice(&bytes).unwrap(), &mut ());
-        }
-    }
-    storage.sync().unwrap();
+    let (disk, mut storage, tree) = nine_logged(4);
     storage.write_snapshot(&tree).unwrap();
     assert_eq!(clean(&disk).last_zxid, Zxid(4));
     storage.set_accepted_epoch(Epoch(1)).unwrap();

@@ -21,7 +21,7 @@ use crate::supervisor::protocol::InfoNode;
 
 /// How long a server may take until it answers the first read.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the disk may rest between filling and killing.
+/// How long servers and disk rest between making the tree and SIGKILL.
 const REST: Duration = Duration::from_secs(3);
 /// Operations a second while snapshots are taken, if none are asked for; half of them are writes.
 const RATE: u32 = 2000;
@@ -96,10 +96,11 @@ fn kinds() -> Vec<Kind> {
 fn notes(args: &BenchArgs) -> Vec<String> {
     vec![
         format!(
-            "The tree is made through the protocol, a thousand znodes below each parent, by {} clients; then the servers \
-             and the disk rest for three seconds, are killed with SIGKILL and started again. The restart counts from the command until a new session has \
-             read the znode that was made last.",
-            args.clients
+            "The tree is made through the protocol, a thousand znodes below each parent, by {} clients; after a rest of \
+             {} s, in which the disk finishes, the servers are killed with SIGKILL and started again. The restart counts \
+             from the command until a new session has read the znode that was made last.",
+            args.clients,
+            REST.as_secs()
         ),
         format!(
             "While snapshots are taken, {} operations are due each second, half of them writes; the latency of each \
