@@ -144,6 +144,8 @@ pub enum FaultKind {
     Hold,
     /// A disk fails or is slow.
     Disk,
+    /// A clock is wrong.
+    Clock,
 }
 
 impl FaultKind {
@@ -159,6 +161,7 @@ impl FaultKind {
             Self::Restart => 'r',
             Self::Drop | Self::Hold => 'h',
             Self::Disk => 'd',
+            Self::Clock => 'c',
         }
     }
 

@@ -30,6 +30,7 @@ pub mod bench;
 
 // Floor 5: the process that owns an ensemble.
 pub mod supervisor;
+pub mod wall;
 
 // Floor 5, above it: what is done with many of them, and the verdict.
 pub mod scenario;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["clock", "id", "event", "failure"],
     &[],
-    &["net", "disk", "node", "probe"],
+    &["net", "disk", "wall", "node", "probe"],
     &["ensemble"],
     &["observe", "fault", "bench"],
     &["supervisor", "scenario"],

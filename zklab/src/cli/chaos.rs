@@ -19,7 +19,7 @@ pub struct ChaosArgs {
     /// For how long
     #[arg(long = "for", default_value = "1m", value_parser = duration, value_name = "DURATION")]
     pub for_: Duration,
-    /// Kinds of faults
+    /// Kinds of faults: net, proc, disk, clock
     #[arg(
         long,
         default_value = "net,proc",

@@ -56,6 +56,9 @@ pub struct UpArgs {
     /// Watch what the servers sync, for `kill --lose-unsynced` and `disk`
     #[arg(long)]
     pub disk_faults: bool,
+    /// Watch what the servers write, too, for `disk --full`; costs some microseconds for every write
+    #[arg(long)]
+    pub disk_writes: bool,
     /// Start the servers one after another and tell what each does
     #[arg(long)]
     pub one_by_one: bool,

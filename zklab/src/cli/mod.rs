@@ -22,7 +22,7 @@ pub use self::digest::DigestArgs;
 pub use self::lab::{DownArgs, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
 pub use self::nodes::{
-    DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
+    ClockArgs, DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
 };
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::report::{ReportArgs, WatchArgs};
@@ -118,8 +118,10 @@ pub enum Command {
     Kill(KillArgs),
     /// Compare the trees of all nodes at one zxid
     Digest(DigestArgs),
-    /// Make the syncs of nodes slow, or let them fail
+    /// Make disks slow, full or faulty
     Disk(DiskArgs),
+    /// Set the wall clocks of nodes wrong
+    Clock(ClockArgs),
     /// Start nodes that are down
     Start(NodesArgs),
     /// End nodes gently (SIGTERM)

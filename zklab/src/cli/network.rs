@@ -116,7 +116,7 @@ pub struct PartitionArgs {
 /// `heal`.
 #[derive(Debug, Args)]
 pub struct HealArgs {
-    /// One fault by its id (f1), or all, net, proc (default: all)
+    /// One fault by its id (f1), or all, net, proc, disk, clock (default: all)
     #[arg(value_name = "FAULT", conflicts_with = "core")]
     pub what: Option<String>,
     /// Only these nodes and the links between them

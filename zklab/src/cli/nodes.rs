@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::value::duration;
 use crate::supervisor::protocol::Death;
+use crate::wall::jump;
 
 /// `kill-leader`.
 #[derive(Debug, Args)]
@@ -80,10 +81,45 @@ pub struct DiskArgs {
     /// Syncs fail with this error
     #[arg(long, value_parser = ["eio"], value_name = "ERROR")]
     pub fail_fsync: Option<String>,
+    /// No more can be written (labs made with `up --disk-writes`)
+    #[arg(long)]
+    pub full: bool,
+    /// Turn one bit over in a file of a node that is down: its newest log, or its newest snapshot
+    #[arg(long, value_name = "FILE", value_parser = ["log", "snapshot"])]
+    #[arg(conflicts_with_all = ["slow_fsync", "fail_fsync", "full", "for_"])]
+    pub bitflip: Option<String>,
     /// Only every so many
     #[arg(long, default_value_t = 1, value_name = "N", requires = "fail_fsync")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub every: u64,
+    /// Undo it after this time
+    #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
+    pub for_: Option<Duration>,
+}
+
+/// `clock`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Only the wall clock is changed, as the server sees it from then on, whatever it is (zkd, a JVM). \
+The monotonic clock, by which sessions and time-outs go, stays true. A node that is started again keeps its wrong \
+clock until `zklab heal clock`.\nExample: zklab clock leader --jump +1h --for 10s"
+)]
+pub struct ClockArgs {
+    /// Which
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// It shows so much later than it is, or earlier: +1h, -30s
+    #[arg(long, value_parser = jump, value_name = "DURATION", allow_hyphen_values = true)]
+    pub jump: Option<i64>,
+    /// It goes so many times as fast as time from now on
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// It stands still
+    #[arg(long, conflicts_with = "rate")]
+    pub freeze: bool,
+    /// It is true again
+    #[arg(long, conflicts_with_all = ["jump", "rate", "freeze", "for_"])]
+    pub reset: bool,
     /// Undo it after this time
     #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
     pub for_: Option<Duration>,

@@ -141,6 +141,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Kill(args) => nodes::kill(context, args),
         Command::Digest(args) => digest::run(context, &args),
         Command::Disk(args) => nodes::disk(context, args),
+        Command::Clock(args) => nodes::clock(context, args),
         Command::Start(args) => nodes::act(context, &Request::Start { nodes: args.nodes }),
         Command::Stop(args) => nodes::stop(context, args),
         Command::Resume(args) => nodes::act(context, &Request::Resume { nodes: args.nodes }),

@@ -4,14 +4,14 @@ use nix::sys::signal::Signal;
 
 use super::Context;
 use super::up::millis;
-use crate::cli::{DiskArgs, KillArgs, PauseArgs, RestartArgs, StopArgs};
+use crate::cli::{ClockArgs, DiskArgs, KillArgs, PauseArgs, RestartArgs, StopArgs};
 use crate::failure::{Exit, Failure, nearest};
 use crate::node::ServerKind;
 use crate::report::ensemble;
 use crate::report::progress::Progress;
 use crate::supervisor::client::{Connection, Early};
 use crate::supervisor::home::Root;
-use crate::supervisor::protocol::{ActReport, DiskRequest, News, Request};
+use crate::supervisor::protocol::{ActReport, ClockRequest, DiskRequest, News, Request};
 
 /// Sends the request and shows what was done.
 pub(super) fn act(context: &Context, request: &Request) -> Result<Exit, Failure> {
@@ -62,6 +62,24 @@ pub(super) fn disk(context: &Context, args: DiskArgs) -> Result<Exit, Failure> {
         nodes: args.nodes.nodes,
         slow_fsync_ms: args.slow_fsync.map_or(0, millis),
         fail_every: args.fail_fsync.map_or(0, |_| args.every),
+        full: args.full,
+        bitflip: args.bitflip.and_then(|file| file.parse().ok()),
+        for_ms: args.for_.map(millis),
+    });
+    act(context, &request)
+}
+
+pub(super) fn clock(context: &Context, args: ClockArgs) -> Result<Exit, Failure> {
+    let rate = if args.freeze {
+        0.0
+    } else {
+        args.rate.unwrap_or(1.0)
+    };
+    let request = Request::Clock(ClockRequest {
+        nodes: args.nodes.nodes,
+        jump_us: args.jump.unwrap_or(0),
+        rate,
+        reset: args.reset,
         for_ms: args.for_.map(millis),
     });
     act(context, &request)

@@ -159,6 +159,18 @@ static BEST: OnceLock<NetKind> = OnceLock::new();
 
 /// The network of a case; refuses by name what it cannot do.
 pub(super) fn network(wanted: NetKind, plan: &Plan) -> Result<NetKind, Failure> {
+    if let Some(step) = plan.needs_clocks() {
+        crate::wall::check().map_err(|failure| Failure {
+            cause: format!(
+                "{}: step {:?} ({}): {}; nothing was started",
+                plan.file,
+                step.id,
+                step.text(),
+                failure.cause
+            ),
+            ..failure
+        })?;
+    }
     let wish = match wanted {
         NetKind::Auto => plan.net.parse().unwrap_or(NetKind::Auto),
         given => given,

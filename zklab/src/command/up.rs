@@ -10,6 +10,7 @@ use zkd::prng::Prng;
 use super::Context;
 use crate::cli::{UpArgs, data_dir};
 use crate::clock::now_us;
+use crate::disk::Watch;
 use crate::failure::{Context as _, Exit, Failure};
 use crate::fault::Profile;
 use crate::net::NetKind;
@@ -55,7 +56,11 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
         publish: args.publish,
         seed: args.seed.map_or_else(draw_seed, |seed| seed.0),
         timeout_ms: millis(timeout),
-        disk_faults: args.disk_faults,
+        disks: match (args.disk_writes, args.disk_faults) {
+            (true, _) => Watch::Writes,
+            (false, true) => Watch::Syncs,
+            (false, false) => Watch::No,
+        },
         one_by_one: args.one_by_one,
         asked_us: context.asked_us,
         no_wire: args.no_wire,

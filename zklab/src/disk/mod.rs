@@ -7,6 +7,7 @@
 //! `seccomp` for how.
 
 mod cut;
+mod flip;
 mod ledger;
 mod seccomp;
 
@@ -15,18 +16,21 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Whence, lseek};
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use zkd::prng::Prng;
 
 pub use self::cut::CutReport;
+pub use self::flip::{Flip, Flipped};
 use self::ledger::Ledger;
-use self::seccomp::Held;
+use self::seccomp::{Call, Held, Write};
 use crate::failure::Failure;
 
 /// Whether this machine can watch disks.
@@ -43,17 +47,33 @@ pub fn check() -> Result<(), Failure> {
     .hint("seccomp's user_notif is in Linux since 5.0; containers may bar it"))
 }
 
-/// How syncs go.
+/// What of a server's disk is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watch {
+    /// Nothing.
+    #[default]
+    No,
+    /// Its syncs.
+    Syncs,
+    /// And its writes.
+    Writes,
+}
+
+/// How syncs and writes go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
     /// Each takes this much longer.
     pub slow: Duration,
     /// Every so many fails with EIO; 0 is none.
     pub fail_every: u64,
+    /// Writes that need room fail with ENOSPC; what has room already can be written over.
+    pub full: bool,
 }
 
 /// The disk of one node, over all lives of its process.
 pub struct NodeDisk {
+    watch: Watch,
     inner: Mutex<Inner>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
@@ -63,7 +83,7 @@ struct Inner {
     orders: Orders,
     /// Syncs since the orders were given.
     count: u64,
-    /// The process was told that a sync failed, and has to end.
+    /// The process was told that a sync or a write failed, and may have to end.
     failed: bool,
     /// Why nothing can be said of what is durable.
     blind: Option<String>,
@@ -87,9 +107,10 @@ impl NodeDisk {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn new(root: &Path) -> io::Result<Arc<Self>> {
+    pub fn new(root: &Path, watch: Watch) -> io::Result<Arc<Self>> {
         fs::create_dir_all(root)?;
         Ok(Arc::new(Self {
+            watch,
             inner: Mutex::new(Inner {
                 ledger: Ledger::new(root)?,
                 orders: Orders::default(),
@@ -101,7 +122,7 @@ impl NodeDisk {
         }))
     }
 
-    /// Lets `command` hand its syncs over, once [`Trap::keep`] was called after its start.
+    /// Lets `command` hand its syncs (and writes) over, once [`Trap::keep`] was called after its start.
     ///
     /// # Errors
     /// If there are no more descriptors.
@@ -109,7 +130,7 @@ impl NodeDisk {
         self.join();
         self.inner().failed = false;
         Ok(Trap {
-            socket: seccomp::trap(command)?,
+            socket: seccomp::trap(command, self.watch == Watch::Writes)?,
             disk: Arc::clone(self),
         })
     }
@@ -120,10 +141,19 @@ impl NodeDisk {
         (inner.orders, inner.count) = (orders, 0);
     }
 
-    /// Whether the process was told that a sync failed: a server has to end then.
+    /// Whether the process was told that a sync or a write failed: a server may have to end then.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.inner().failed
+    }
+
+    /// Somebody else changed files while the process was down: they are durable as they are.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn take_stock(&self) -> io::Result<()> {
+        self.join();
+        self.inner().ledger.take_stock()
     }
 
     /// Cuts the power. The process must be gone. Takes some ms.
@@ -159,8 +189,31 @@ impl NodeDisk {
             .expect("nobody panics while holding the ledger")
     }
 
-    /// Answers calls until nobody can make one any more.
+    /// Answers calls until nobody can make one any more. A sync that is slow must not hold up the writes of other
+    /// threads, which may be to sockets: where writes are watched, syncs are answered beside them.
     fn serve(&self, listener: &OwnedFd) {
+        if self.watch != Watch::Writes {
+            return self.take_calls(listener, |held| self.sync(listener, held));
+        }
+        let (pass, syncs) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for held in syncs {
+                    self.sync(listener, held);
+                }
+            });
+            self.take_calls(listener, |held| match held.call {
+                Call::Sync | Call::DataSync => {
+                    // The other thread ends when this one does.
+                    let _ = pass.send(held);
+                }
+                Call::Write(write) => self.write(listener, held, write),
+            });
+            drop(pass);
+        });
+    }
+
+    fn take_calls(&self, listener: &OwnedFd, mut answer: impl FnMut(Held)) {
         loop {
             match wait(listener, PollFlags::POLLIN, None) {
                 Ok(Woken::Called) => {}
@@ -168,13 +221,49 @@ impl NodeDisk {
                 Err(error) => return tracing::error!(%error, "syncs are no longer watched"),
             }
             match seccomp::next(listener) {
-                Ok(held) => self.sync(listener, held),
+                Ok(held) => answer(held),
                 // It was killed in the middle of its call.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return tracing::error!(%error, "syncs are no longer watched"),
             }
         }
+    }
+
+    /// Lets the kernel carry a write out, unless the disk is full.
+    fn write(&self, listener: &OwnedFd, held: Held, write: Write) {
+        // One that could not be understood is not refused.
+        let refused = self.inner().orders.full && self.lacks_room(held, write).unwrap_or(false);
+        let done = if refused {
+            self.inner().failed = true;
+            seccomp::answer(listener, held, Err(libc::ENOSPC))
+        } else {
+            seccomp::go_on(listener, held)
+        };
+        // Whoever was killed while it waited needs no answer.
+        let _ = done;
+    }
+
+    /// Whether a write to a file below the root needs room that the file does not have yet.
+    fn lacks_room(&self, held: Held, write: Write) -> io::Result<bool> {
+        let link = format!("/proc/{}/fd/{}", held.thread, held.fd);
+        let path = fs::read_link(&link)?;
+        if !path.starts_with(&self.inner().ledger.root) {
+            return Ok(false);
+        }
+        let file = File::open(&link)?;
+        let begin = match write.at {
+            Some(at) => at,
+            None => place_in(&file, held)?,
+        };
+        let end = begin + write.length.max(1);
+        // From the first hole on there is no room; behind the last byte there is always one.
+        let hole = lseek(
+            &file,
+            i64::try_from(begin).unwrap_or(i64::MAX),
+            Whence::SeekHole,
+        );
+        Ok(hole.map_or(true, |hole| u64::try_from(hole).unwrap_or(0) < end))
     }
 
     fn sync(&self, listener: &OwnedFd, held: Held) {
@@ -224,7 +313,7 @@ impl NodeDisk {
             self.inner().failed = true;
             return Ok(Err(libc::EIO));
         }
-        let done = if held.data_only {
+        let done = if held.call == Call::DataSync {
             file.sync_data()
         } else {
             file.sync_all()
@@ -239,8 +328,22 @@ impl NodeDisk {
     }
 }
 
+/// Where in a file the next write without a place of its own goes.
+fn place_in(file: &File, held: Held) -> io::Result<u64> {
+    let info = fs::read_to_string(format!("/proc/{}/fdinfo/{}", held.thread, held.fd))?;
+    let number = |key: &str, radix| {
+        let text = info.lines().find_map(|line| line.strip_prefix(key))?;
+        u64::from_str_radix(text.trim(), radix).ok()
+    };
+    let appends = number("flags:", 8).is_some_and(|flags| flags & libc::O_APPEND as u64 != 0);
+    if appends {
+        return Ok(file.metadata()?.len());
+    }
+    number("pos:", 10).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 impl Trap {
-    /// The command runs: answers its syncs from now on, on a thread of its own.
+    /// The command runs: answers its syncs (and writes) from now on, on a thread of its own.
     ///
     /// # Errors
     /// If the child did not hand anything over, or there can be no more threads.

@@ -37,12 +37,48 @@ pub(super) struct Held {
     pub(super) thread: u32,
     /// Its first argument.
     pub(super) fd: RawFd,
-    /// It may leave the file's times alone (`fdatasync`).
-    pub(super) data_only: bool,
+    /// Which call it is.
+    pub(super) call: Call,
 }
 
-/// Lets `command` hand over its syncs; the listener comes out of what is returned once the child runs.
-pub(super) fn trap(command: &mut Command) -> io::Result<OwnedFd> {
+/// What a held call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// `fsync`.
+    Sync,
+    /// `fdatasync`: it may leave the file's times alone.
+    DataSync,
+    /// One of the calls that write to files.
+    Write(Write),
+}
+
+/// What a write asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Write {
+    /// Where in the file, if the call says it.
+    pub(super) at: Option<u64>,
+    /// How many bytes; 1 of a call that gathers them from several places.
+    pub(super) length: u64,
+}
+
+impl Call {
+    fn of(data: &libc::seccomp_data) -> Self {
+        let [_, _, third, fourth, ..] = data.args;
+        let write = |at, length| Self::Write(Write { at, length });
+        match libc::c_long::from(data.nr) {
+            libc::SYS_fsync => Self::Sync,
+            libc::SYS_fdatasync => Self::DataSync,
+            libc::SYS_pwrite64 => write(Some(fourth), third),
+            libc::SYS_pwritev | libc::SYS_pwritev2 => write(Some(fourth), 1),
+            libc::SYS_writev => write(None, 1),
+            libc::SYS_fallocate => write(Some(third), fourth),
+            _ => write(None, third),
+        }
+    }
+}
+
+/// Lets `command` hand over its syncs, and its writes if that is wanted; the listener comes out of what is returned once the child runs.
+pub(super) fn trap(command: &mut Command, writes: bool) -> io::Result<OwnedFd> {
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,
         SockType::Datagram,
@@ -51,25 +87,39 @@ pub(super) fn trap(command: &mut Command) -> io::Result<OwnedFd> {
     )?;
     // SAFETY: the closure makes system calls on numbers and on its own stack; it neither allocates nor takes a
     // lock, so it may run in the child of a fork.
-    unsafe { command.pre_exec(move || install(theirs.as_raw_fd())) };
+    unsafe { command.pre_exec(move || install(theirs.as_raw_fd(), writes)) };
     Ok(ours)
 }
 
 /// Installs the filter in this process and sends its listener through `socket`.
-fn install(socket: RawFd) -> io::Result<()> {
+fn install(socket: RawFd, writes: bool) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let say = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let call = |number: libc::c_long| number as u32;
+    // Little-endian: the lower half comes first.
+    let third_argument = offset_of!(libc::seccomp_data, args) as u32 + 16;
+    // From the first of these calls on to where they are handed over, or let through.
+    let placed = if writes { 9 } else { 5 };
     let mut filter = [
         say(LOAD, 0, 0, offset_of!(libc::seccomp_data, arch) as u32),
-        say(IS, 0, 4, MACHINE),
+        say(IS, 0, 10, MACHINE),
         say(LOAD, 0, 0, offset_of!(libc::seccomp_data, nr) as u32),
-        say(IS, 3, 0, call(libc::SYS_fsync)),
-        say(IS, 2, 0, call(libc::SYS_fdatasync)),
+        say(IS, 12, 0, call(libc::SYS_fsync)),
+        say(IS, 11, 0, call(libc::SYS_fdatasync)),
         // What goes through a ring is not seen: whoever asks for one is told that there is none.
-        say(IS, 2, 0, call(libc::SYS_io_uring_setup)),
+        say(IS, 11, 0, call(libc::SYS_io_uring_setup)),
+        say(IS, placed, 0, call(libc::SYS_pwrite64)),
+        say(IS, placed - 1, 0, call(libc::SYS_writev)),
+        say(IS, placed - 2, 0, call(libc::SYS_pwritev)),
+        say(IS, placed - 3, 0, call(libc::SYS_pwritev2)),
+        say(IS, placed - 4, 0, call(libc::SYS_fallocate)),
+        say(IS, u8::from(writes), 0, call(libc::SYS_write)),
+        say(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+        // A child whose exec fails writes 8 bytes about it to its parent, which does not answer calls before that.
+        say(LOAD, 0, 0, third_argument),
+        say(IS, 0, 1, 8),
         say(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         say(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
         say(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
@@ -162,7 +212,7 @@ pub(super) fn next(listener: impl AsFd) -> io::Result<Held> {
         id: held.id,
         thread: held.pid,
         fd: held.data.args[0] as RawFd,
-        data_only: libc::c_long::from(held.data.nr) == libc::SYS_fdatasync,
+        call: Call::of(&held.data),
     })
 }
 

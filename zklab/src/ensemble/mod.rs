@@ -26,7 +26,7 @@ use self::epochs::Epochs;
 use self::faults::Book;
 use self::journal::Journal;
 use crate::clock::now_us;
-use crate::disk::NodeDisk;
+use crate::disk::{NodeDisk, Watch};
 use crate::event::{FaultKind, HexZxid, LabEventKind, Role, Source};
 use crate::failure::{Context, Exit, Failure};
 use crate::id::NodeId;
@@ -35,6 +35,7 @@ use crate::node::process::{self, Ended, Handle};
 use crate::node::{NodeSpec, ServerKind, config};
 use crate::probe;
 use crate::probe::feed::Feed;
+use crate::wall::{self, Skew};
 
 /// How often a server without an event feed is asked for its state.
 const POLL: Duration = Duration::from_millis(20);
@@ -58,7 +59,7 @@ pub struct LabSpec {
     pub keep_data: bool,
     /// Whether syncs are watched, so that the power can be cut.
     #[serde(default)]
-    pub disk_faults: bool,
+    pub disks: Watch,
 }
 
 /// What a node has told last.
@@ -112,6 +113,8 @@ pub struct Ensemble {
     faults: Mutex<Book>,
     /// The disks that are watched, by node.
     disks: Mutex<BTreeMap<NodeId, Arc<NodeDisk>>>,
+    /// The wall clocks that are wrong, by node.
+    clocks: Mutex<BTreeMap<NodeId, Skew>>,
 }
 
 /// The views and what is derived from them.
@@ -145,6 +148,7 @@ impl Ensemble {
             }),
             faults: Mutex::default(),
             disks: Mutex::default(),
+            clocks: Mutex::default(),
         })
     }
 
@@ -258,6 +262,7 @@ impl Ensemble {
             LabEventKind::NodeSpawned { pid },
         );
         self.end_faults_of(id, handle.started_us, FaultKind::ends_processes);
+        self.bend_clock_of(id, handle);
         let feed = spawned.feed.map(Feed::new);
         if feed.is_none() {
             tokio::spawn(Arc::clone(self).poll(id, handle));
@@ -271,7 +276,7 @@ impl Ensemble {
     /// # Errors
     /// If its directory cannot be made or read.
     pub fn disk(&self, id: NodeId) -> Result<Option<Arc<NodeDisk>>, Failure> {
-        if !self.spec.disk_faults {
+        if self.spec.disks == Watch::No {
             return Ok(None);
         }
         let mut disks = self.disks.lock().expect("nobody panics with the disks");
@@ -279,9 +284,54 @@ impl Ensemble {
             return Ok(Some(Arc::clone(disk)));
         }
         let dir = self.node(id).data_dir();
-        let disk = NodeDisk::new(&dir).doing(|| format!("cannot watch {}", dir.display()))?;
+        let disk = NodeDisk::new(&dir, self.spec.disks)
+            .doing(|| format!("cannot watch {}", dir.display()))?;
         disks.insert(id, Arc::clone(&disk));
         Ok(Some(disk))
+    }
+
+    /// What the wall clock of a node shows, in this and every later life of its process; `None` is the true time.
+    /// Takes about a millisecond.
+    ///
+    /// # Errors
+    /// If its process may not be touched. Then nothing has changed.
+    pub fn set_wall_clock(&self, id: NodeId, skew: Option<Skew>) -> Result<(), Failure> {
+        let mut clocks = self.clocks();
+        if let Some(process) = self.view(id).process {
+            match wall::set(process.pid(), skew) {
+                // It died this moment.
+                Err(_) if self.view(id).process != Some(process) => {}
+                other => other?,
+            }
+            // It went on afterwards unless it stood still before, and a pause of this moment may not have been seen.
+            if !self
+                .standing_on(id, |what| what == FaultKind::Pause)
+                .is_empty()
+            {
+                process.signal(Signal::SIGSTOP)?;
+            }
+        }
+        match skew {
+            Some(skew) => clocks.insert(id, skew),
+            None => clocks.remove(&id),
+        };
+        Ok(())
+    }
+
+    /// A process that was just started gets the clock of its node.
+    fn bend_clock_of(&self, id: NodeId, process: Handle) {
+        let mut clocks = self.clocks();
+        let Some(skew) = clocks.get(&id) else { return };
+        if let Err(failure) = wall::set(process.pid(), Some(*skew)) {
+            tracing::error!(%id, %failure, "its clock is true again");
+            clocks.remove(&id);
+            drop(clocks);
+            self.end_faults_of(id, now_us(), |what| what == FaultKind::Clock);
+        }
+    }
+
+    fn clocks(&self) -> MutexGuard<'_, BTreeMap<NodeId, Skew>> {
+        self.clocks.lock().expect("nobody panics with the clocks")
     }
 
     /// From its next start on the node runs this server.
@@ -569,7 +619,7 @@ kill -9 $$
             tick_ms: 200,
             data_dir: dir.path().to_owned(),
             keep_data: false,
-            disk_faults: false,
+            disks: Watch::No,
         };
         let net = Box::new(Loopback::claim(&[n1]).unwrap());
         let lab = Ensemble::new(spec, net, now_us());

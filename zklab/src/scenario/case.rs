@@ -176,7 +176,7 @@ fn up(case: &Case, begun: u64) -> UpRequest {
         },
         seed: plan.seed.0,
         timeout_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
-        disk_faults: plan.needs_disk(),
+        disks: plan.watched(),
         asked_us: begun,
         lease: true,
         // It was read when the scenario was.

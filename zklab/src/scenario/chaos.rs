@@ -9,7 +9,7 @@ use crate::failure::{Failure, nearest};
 pub struct Chaos {
     /// Voters.
     pub nodes: u8,
-    /// Kinds: `net`, `proc`.
+    /// Kinds: see [`KINDS`].
     pub faults: Vec<String>,
     /// From 0, a fault now and then, to 1, one upon the other.
     pub intensity: f64,
@@ -18,7 +18,7 @@ pub struct Chaos {
 }
 
 /// Kinds of random faults.
-pub const KINDS: [&str; 2] = ["net", "proc"];
+pub const KINDS: [&str; 4] = ["net", "proc", "disk", "clock"];
 
 impl Chaos {
     /// As a scenario.
@@ -36,6 +36,8 @@ impl Chaos {
             faults.push(match kind.as_str() {
                 "net" => NET,
                 "proc" => PROC,
+                "disk" => DISK,
+                "clock" => CLOCK,
                 other => {
                     let guess = nearest(other, KINDS)
                         .map(|near| format!("; did you mean {near}?"))
@@ -66,6 +68,11 @@ const NET: &str = r#"  { kind = "partition", do = ["halves", "isolate leader", "
 "#;
 const PROC: &str = r#"  { kind = "process", do = ["kill", "pause"], weight = 3, max_down = "minority" },
 "#;
+/// A sync that fails ends a server, and nothing would start it again before the end: so syncs are slow only.
+const DISK: &str = r#"  { kind = "disk", do = ["slow-fsync 20ms", "slow-fsync 80ms"], weight = 1 },
+"#;
+const CLOCK: &str = r#"  { kind = "clock", do = ["jump +1h", "jump -1h", "jump -1h rate 1.2", "rate 10", "freeze"], weight = 1 },
+"#;
 
 #[cfg(test)]
 mod tests {
@@ -85,7 +92,7 @@ mod tests {
     #[test]
     fn more_intensity_is_more_faults_and_only_of_the_wanted_kinds() {
         let count = |intensity| {
-            let scenario = chaos(&["net", "proc"], intensity).scenario().unwrap();
+            let scenario = chaos(&KINDS, intensity).scenario().unwrap();
             (0..20)
                 .map(|seed| Plan::of(&scenario, HexSeed(seed)).unwrap().steps.len())
                 .sum::<usize>()

@@ -202,7 +202,7 @@ const FAULT_KEYS: [&str; 14] = [
 ];
 const NETS: [&str; 4] = ["auto", "tun", "packet", "loopback"];
 /// Kinds of random faults.
-pub const FAULT_KINDS: [&str; 4] = ["partition", "process", "link", "disk"];
+pub const FAULT_KINDS: [&str; 5] = ["partition", "process", "link", "disk", "clock"];
 /// The load unless told: a bit of everything.
 pub const MIX: &str =
     "set=4,cas=3,get=3,watch=1,create=1,delete=1,seq=1,ephemeral=1,multi=1,sync=1,move=1";
@@ -280,7 +280,7 @@ impl Scenario {
             let options = step.first_options();
             step.do_
                 .iter()
-                .any(|text| words::parse(text, &options, u8::MAX).is_ok_and(|d| d.needs.links()))
+                .any(|text| words::parse(text, &options, u8::MAX).is_ok_and(|d| d.needs.links))
         });
         any_step
             || !self.lab.profile.is_empty()

@@ -120,7 +120,7 @@ impl Stage {
     }
 
     async fn heal(&self, core: Vec<String>) {
-        if self.plan.needs_links().is_none() && !self.plan.needs_disk() {
+        if !self.plan.leaves_faults() {
             return;
         }
         let text = if core.is_empty() {

@@ -279,7 +279,7 @@ fn died(events: &[LabEvent]) -> Option<String> {
         events.iter().any(|event| match &event.kind {
             LabEventKind::FaultOn(note) => {
                 note.what == FaultKind::Disk
-                    && note.fault.contains("fail")
+                    && (note.fault.contains("fail") || note.fault.contains("full"))
                     && node.is_some_and(|node| note.nodes.contains(&node))
             }
             _ => false,

@@ -73,7 +73,7 @@ pub(super) fn withhold(
             wait: false,
             timeout_ms: 0,
         }),
-        needs: Needs::Links,
+        needs: Needs::links(),
         lasts_us: options.for_us.unwrap_or(0),
     })
 }

@@ -9,6 +9,7 @@
 //! judged as a bug is only what the checkers prove with operations, trees or logs; everything that depends on time is
 //! an expectation, and an expectation missed on a machine that stalled is not held against anybody.
 
+mod ailments;
 pub mod amount;
 mod case;
 pub mod chaos;

@@ -11,7 +11,8 @@ use super::expect::{Checks, Expect};
 use super::file::{Demand, Healing, Scenario, StepModel};
 use super::render;
 use super::swarm;
-use super::words::{self, Deed, Options};
+use super::words::{self, Deed, Needs, Options};
+use crate::disk::Watch;
 use crate::failure::Failure;
 use crate::observe::load::Via;
 use crate::supervisor::protocol::HexSeed;
@@ -201,15 +202,34 @@ impl Plan {
     pub fn needs_links(&self) -> Option<&Step> {
         self.steps
             .iter()
-            .find(|step| step.deed(self.total()).is_ok_and(|deed| deed.needs.links()))
+            .find(|step| step.deed(self.total()).is_ok_and(|deed| deed.needs.links))
     }
 
-    /// Does a step need disks that are watched?
+    /// What has to be watched of the disks.
     #[must_use]
-    pub fn needs_disk(&self) -> bool {
-        self.steps
-            .iter()
-            .any(|step| step.deed(self.total()).is_ok_and(|deed| deed.needs.disk()))
+    pub fn watched(&self) -> Watch {
+        let deeds = self.deeds().map(|(_, deed)| deed.needs.disks);
+        deeds.max().unwrap_or_default()
+    }
+
+    /// A step that sets a clock wrong.
+    #[must_use]
+    pub fn needs_clocks(&self) -> Option<&Step> {
+        let wrong = self.deeds().find(|(_, deed)| deed.needs.clocks);
+        wrong.map(|(step, _)| step)
+    }
+
+    /// Can faults be left that stay until they are healed?
+    #[must_use]
+    pub fn leaves_faults(&self) -> bool {
+        let mut deeds = self.deeds();
+        deeds.any(|(_, Deed { needs, .. })| needs != Needs::default())
+    }
+
+    /// Steps and what they do.
+    fn deeds(&self) -> impl Iterator<Item = (&Step, Deed)> {
+        let steps = self.steps.iter();
+        steps.filter_map(|step| Some((step, step.deed(self.total()).ok()?)))
     }
 
     /// A number for the load that no other part of the run uses.

@@ -27,7 +27,7 @@ const BREATH: Duration = Duration::from_millis(10);
 /// A step that waits for something longer than this after everything else is over is given up.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Words behind the nodes of a step that say how.
-const HOW: [&str; 7] = [
+const HOW: [&str; 13] = [
     "as",
     "rolling",
     "hard",
@@ -35,6 +35,12 @@ const HOW: [&str; 7] = [
     "torn",
     "slow-fsync",
     "fail-fsync",
+    "full",
+    "bitflip",
+    "jump",
+    "rate",
+    "freeze",
+    "reset",
 ];
 /// Between two looks at the nodes.
 const LOOK: Duration = Duration::from_millis(200);

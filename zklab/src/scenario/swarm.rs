@@ -69,7 +69,7 @@ fn compose(model: &FaultModel, text: &str, target: &str) -> String {
     match (model.kind.as_str(), text.split_once(' ')) {
         ("process", Some((verb, rest))) => format!("{verb} {target} {rest}"),
         ("process", None) => format!("{text} {target}"),
-        ("disk", _) => format!("disk {target} {text}"),
+        ("disk" | "clock", _) => format!("{} {target} {text}", model.kind),
         ("partition", _) if text == "one-way" => {
             let link = if target.contains('>') {
                 target.to_owned()

@@ -6,14 +6,16 @@
 
 use nix::sys::signal::Signal;
 
+use super::ailments;
 use super::amount::Unit;
 use super::message;
+use crate::disk::Watch;
 use crate::ensemble::select;
 use crate::failure::nearest;
 use crate::fault::{Clients, LinkChange, Profile, Style, change};
 use crate::id::NodeId;
 use crate::supervisor::network;
-use crate::supervisor::protocol::{Death, DiskRequest, NetworkRequest, PartitionRequest, Request};
+use crate::supervisor::protocol::{Death, NetworkRequest, PartitionRequest, Request};
 
 /// What a step says beside its words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,30 +30,24 @@ pub struct Options {
     pub restart_after_us: Option<u64>,
 }
 
-/// What a fault needs of a lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// Processes, which every lab has.
-    Processes,
+/// What a fault needs of a lab, beside processes, which every lab has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
     /// Links that can be made bad.
-    Links,
-    /// Disks that are watched.
-    Disk,
-    /// Both.
-    LinksAndDisk,
+    pub links: bool,
+    /// What has to be watched of its disks.
+    pub disks: Watch,
+    /// Clocks that can be set wrong.
+    pub clocks: bool,
 }
 
 impl Needs {
-    /// Links that can be made bad?
-    #[must_use]
-    pub fn links(self) -> bool {
-        matches!(self, Self::Links | Self::LinksAndDisk)
-    }
-
-    /// Disks that are watched?
-    #[must_use]
-    pub fn disk(self) -> bool {
-        matches!(self, Self::Disk | Self::LinksAndDisk)
+    /// Links and nothing else.
+    pub(super) fn links() -> Self {
+        Self {
+            links: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -96,7 +92,7 @@ impl Wrong {
 }
 
 /// Words that a step can begin with.
-pub const VERBS: [&str; 21] = [
+pub const VERBS: [&str; 22] = [
     "kill",
     "stop",
     "start",
@@ -118,6 +114,7 @@ pub const VERBS: [&str; 21] = [
     "drop",
     "hold",
     "disk",
+    "clock",
 ];
 
 /// The kinds of partition, for the short form without `partition`.
@@ -148,7 +145,8 @@ pub fn parse(text: &str, options: &Options, nodes: u8) -> Result<Deed, Wrong> {
         verb if PARTITIONS.contains(&verb) => partition(&words, options, nodes)?,
         "link" => link(rest, options, nodes)?,
         "heal" => heal(rest, nodes)?,
-        "disk" => disk(rest, options, nodes)?,
+        "disk" => ailments::disk(rest, options, nodes)?,
+        "clock" => ailments::clock(rest, options, nodes)?,
         "drop" | "hold" => message::withhold(verb, rest, options, nodes)?,
         other => return Err(Wrong::unknown("deed", other, &VERBS)),
     };
@@ -182,6 +180,7 @@ fn fitting(text: &str, options: &Options, request: &Request) -> Result<(), Wrong
             request,
             Request::Pause { .. }
                 | Request::Disk(_)
+                | Request::Clock(_)
                 | Request::Stop { .. }
                 | Request::Withhold(_)
                 | Request::Network(NetworkRequest::LinkSet { .. })
@@ -265,11 +264,14 @@ fn on_nodes(verb: &str, rest: &[&str], options: &Options, count: u8) -> Result<D
             ..
         }
     );
-    let needs = match (cuts_links, lose_unsynced) {
-        (true, true) => Needs::LinksAndDisk,
-        (true, false) => Needs::Links,
-        (false, true) => Needs::Disk,
-        (false, false) => Needs::Processes,
+    let needs = Needs {
+        links: cuts_links,
+        disks: if lose_unsynced {
+            Watch::Syncs
+        } else {
+            Watch::No
+        },
+        clocks: false,
     };
     Ok(Deed {
         request,
@@ -292,44 +294,6 @@ fn power_cut(words: &mut Vec<&str>) -> Result<(bool, bool), Wrong> {
         ));
     }
     Ok((lose_unsynced, torn))
-}
-
-/// `disk n2 slow-fsync 50ms`, `disk leader fail-fsync eio every 25`.
-fn disk(rest: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
-    const KEYS: [&str; 3] = ["slow-fsync", "fail-fsync", "every"];
-    let first = rest.iter().position(|word| KEYS.contains(word));
-    let (nodes, settings) = rest.split_at(first.unwrap_or(rest.len()));
-    let (mut slow_us, mut fails, mut every) = (0, false, 1);
-    for pair in settings.chunks(2) {
-        let amount = |unit: Unit, text: &str| unit.parse(text).map_err(Wrong::new);
-        match *pair {
-            ["slow-fsync", text] => slow_us = amount(Unit::Time, text)?,
-            ["fail-fsync", "eio"] => fails = true,
-            ["fail-fsync", other] => return Err(Wrong::unknown("error", other, &["eio"])),
-            ["every", text] => every = amount(Unit::Count, text)?.max(1),
-            [other, ..] if !KEYS.contains(&other) => {
-                return Err(Wrong::unknown("disk fault", other, &KEYS));
-            }
-            _ => return Err(Wrong::new(format!("{:?} has no value", pair.join(" ")))),
-        }
-    }
-    if nodes.is_empty() || (slow_us == 0 && !fails) {
-        return Err(
-            Wrong::new("a disk fault names a node and what is wrong with its disk")
-                .hint("disk n2 slow-fsync 50ms, disk leader fail-fsync eio every 25"),
-        );
-    }
-    let request = Request::Disk(DiskRequest {
-        nodes: checked_nodes(nodes, count)?,
-        slow_fsync_ms: millis(slow_us),
-        fail_every: if fails { every } else { 0 },
-        for_ms: options.for_us.map(millis),
-    });
-    Ok(Deed {
-        request,
-        needs: Needs::Disk,
-        lasts_us: options.for_us.unwrap_or(0),
-    })
 }
 
 fn kill(
@@ -456,7 +420,7 @@ fn partition(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong
     };
     Ok(Deed {
         request: Request::Network(NetworkRequest::Partition(request)),
-        needs: Needs::Links,
+        needs: Needs::links(),
         lasts_us: options.for_us.unwrap_or(0),
     })
 }
@@ -468,7 +432,7 @@ fn link(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
         let links = checked_links(links, count)?;
         return Ok(Deed {
             request: Request::Network(NetworkRequest::LinkReset { links }),
-            needs: Needs::Links,
+            needs: Needs::links(),
             lasts_us: 0,
         });
     }
@@ -498,7 +462,7 @@ fn link(words: &[&str], options: &Options, count: u8) -> Result<Deed, Wrong> {
             for_ms: options.for_us.map(millis),
             wait: false,
         }),
-        needs: Needs::Links,
+        needs: Needs::links(),
         lasts_us: options.for_us.unwrap_or(0),
     })
 }
@@ -538,13 +502,13 @@ fn heal(words: &[&str], count: u8) -> Result<Deed, Wrong> {
         [id] => (Some((*id).to_owned()), Vec::new()),
         _ => {
             return Err(Wrong::new(
-                "\"heal\" takes all, net, proc, one fault, or core n1,n2,n3",
+                "\"heal\" takes all, net, proc, disk, clock, one fault, or core n1,n2,n3",
             ));
         }
     };
     let needs = match what.as_deref() {
-        Some("net") => Needs::Links,
-        _ => Needs::Processes,
+        Some("net") => Needs::links(),
+        _ => Needs::default(),
     };
     Ok(Deed {
         request: Request::Network(NetworkRequest::Heal {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::network::tell_healed;
 use super::protocol::HealReport;
-use super::{Lab, lifecycle, network, power, wire};
+use super::{Lab, clocks, lifecycle, network, power, wire};
 use crate::clock::{ms, now_us};
 use crate::ensemble::Ensemble;
 use crate::ensemble::faults::Fault;
@@ -23,7 +23,7 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const SERVE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The words that name many faults.
-const SCOPES: [&str; 4] = ["all", "net", "proc", "disk"];
+const SCOPES: [&str; 5] = ["all", "net", "proc", "disk", "clock"];
 
 /// Which faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Scope {
     Proc,
     /// Those of disks.
     Disk,
+    /// Those of clocks.
+    Clock,
     /// One.
     One(String),
     /// Those on these nodes, by number, and between them.
@@ -49,6 +51,7 @@ impl Scope {
             Self::Net => fault.what.is_of_network(),
             Self::Proc => fault.what.is_of_process(),
             Self::Disk => fault.what == FaultKind::Disk,
+            Self::Clock => fault.what == FaultKind::Clock,
             Self::One(id) => fault.id == *id,
             Self::Core(nodes) => {
                 let is_inside = |id: &NodeId| nodes.iter().any(|n| lab.spec.nodes[*n].id == *id);
@@ -91,6 +94,7 @@ pub async fn heal(
         }
         Some("proc") => Scope::Proc,
         Some("disk") => Scope::Disk,
+        Some("clock") => Scope::Clock,
         Some(id) if ensemble.standing().iter().any(|fault| fault.id == id) => {
             Scope::One(id.to_owned())
         }
@@ -179,6 +183,7 @@ async fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
             // Their links are clean already, and there is nothing else to them.
             FaultKind::Partition | FaultKind::Link | FaultKind::Drop | FaultKind::Hold => {}
             FaultKind::Disk => power::clear(&lab.ensemble, *id)?,
+            FaultKind::Clock => clocks::clear(&lab.ensemble, *id)?,
         }
     }
     if matches!(fault.what, FaultKind::Drop | FaultKind::Hold) {

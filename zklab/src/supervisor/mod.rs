@@ -6,12 +6,14 @@
 //! current-thread runtime, because the kernel ties that bond to the thread that started a child.
 
 pub mod client;
+mod clocks;
 pub mod guard;
 pub mod heal;
 pub mod home;
 pub mod kill_leader;
 pub mod lifecycle;
 pub mod network;
+pub mod orders;
 pub mod power;
 pub mod protocol;
 pub mod up;
@@ -300,6 +302,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
         | Request::Pause { .. }
         | Request::Resume { .. } => answer_on_nodes(&lab, request, talk).await,
         Request::Disk(request) => talk.finish(power::disk(ensemble, &request).await).await,
+        Request::Clock(request) => talk.finish(clocks::clock(ensemble, &request).await).await,
         Request::KillLeader(request) => {
             let work = kill_leader::run(&lab, &request, &news);
             talk.finish_unless_gone(work).await;

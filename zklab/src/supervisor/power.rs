@@ -1,14 +1,17 @@
-//! Power cuts, and syncs that are slow or fail: faults of labs that watch their disks (`up --disk-faults`).
+//! Power cuts, syncs that are slow or fail, and full disks: faults of labs that watch their disks (`up --disk-faults`,
+//! `--disk-writes`); and bits that turn over while a node is down.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use zkd::prng::Prng;
 
 use super::lifecycle::{choose, report};
-use super::protocol::{Act, ActReport, DiskRequest};
+use super::orders::{DiskRequest, undo_later};
+use super::protocol::{Act, ActReport};
 use crate::clock::now_us;
-use crate::disk::{NodeDisk, Orders};
+use crate::disk::{Flip, NodeDisk, Orders, Watch};
 use crate::ensemble::Ensemble;
 use crate::event::FaultKind;
 use crate::failure::{Context, Failure};
@@ -35,7 +38,7 @@ impl PowerCut {
                     .hint("leave --signal out"),
             );
         }
-        watches(lab)
+        watches(lab, Watch::Syncs)
     }
 
     /// Takes from the nodes that were just killed what they had not synced, and tells it.
@@ -62,15 +65,58 @@ impl PowerCut {
     }
 }
 
-fn watches(lab: &Ensemble) -> Result<(), Failure> {
-    if lab.spec.disk_faults {
+fn watches(lab: &Ensemble, what: Watch) -> Result<(), Failure> {
+    if lab.spec.disks >= what {
         return Ok(());
     }
+    let (verb, option) = match what {
+        Watch::Writes => ("write", "--disk-writes"),
+        _ => ("sync", "--disk-faults"),
+    };
     let name = &lab.spec.name;
     Err(
-        Failure::usage(format!("lab {name} does not watch what its servers sync"))
-            .hint("`zklab up --disk-faults` makes a lab that does"),
+        Failure::usage(format!("lab {name} does not watch what its servers {verb}"))
+            .hint(format!("`zklab up {option}` makes a lab that does")),
     )
+}
+
+/// Turns over a bit in a file of nodes that are down.
+async fn turn_over(
+    lab: &Arc<Ensemble>,
+    words: &[String],
+    flip: Flip,
+) -> Result<ActReport, Failure> {
+    let (nodes, _) = choose(lab, words).await?;
+    if let Some(id) = nodes.iter().find(|id| lab.view(**id).process.is_some()) {
+        return Err(Failure::usage(format!(
+            "{id} runs, and would not read what is turned over on its disk"
+        ))
+        .hint(format!(
+            "`zklab kill {id}` first, and `zklab start {id}` afterwards"
+        )));
+    }
+    let mut acts = Vec::new();
+    for id in nodes {
+        let cannot = || format!("cannot change the files of {id}");
+        let seed = u64::from(id.0) << 32 ^ lab.start_us ^ now_us();
+        let root = lab.node(id).data_dir();
+        let flipped = flip.one(&root, &mut Prng::new(seed)).doing(cannot)?;
+        let flipped = flipped
+            .ok_or_else(|| Failure::usage(format!("{id} has no such file with something in it")))?;
+        if let Some(disk) = lab.disk(id)? {
+            disk.take_stock().doing(cannot)?;
+        }
+        let fault = lab.new_fault(FaultKind::Disk, format!("bit flip on {id}: {flipped}"));
+        lab.fault_happened(now_us(), &fault.on_nodes([id]));
+        acts.push(Act {
+            id,
+            text: flipped.to_string(),
+            ms: None,
+            leader: false,
+            pid: None,
+        });
+    }
+    Ok(report(lab, "disk", acts))
 }
 
 fn disk_of(lab: &Ensemble, id: NodeId) -> Result<Arc<NodeDisk>, Failure> {
@@ -78,20 +124,32 @@ fn disk_of(lab: &Ensemble, id: NodeId) -> Result<Arc<NodeDisk>, Failure> {
         .ok_or_else(|| Failure::usage(format!("the disk of {id} is not watched")))
 }
 
-/// Lets the syncs of nodes be slow or fail.
+/// Makes the disks of nodes bad.
 ///
 /// # Errors
-/// If the lab does not watch its disks, there is no such node, or nothing is asked for.
+/// If the lab does not watch its disks enough, there is no such node, or nothing is asked for.
 pub async fn disk(lab: &Arc<Ensemble>, request: &DiskRequest) -> Result<ActReport, Failure> {
-    watches(lab)?;
-    if request.slow_fsync_ms == 0 && request.fail_every == 0 {
-        return Err(Failure::usage("what is to be wrong with the disk?")
-            .hint("--slow-fsync 50ms, or --fail-fsync eio --every 25; `zklab heal disk` ends it"));
+    if let Some(flip) = request.bitflip {
+        return turn_over(lab, &request.nodes, flip).await;
     }
     let orders = Orders {
         slow: Duration::from_millis(request.slow_fsync_ms),
         fail_every: request.fail_every,
+        full: request.full,
     };
+    if orders == Orders::default() {
+        return Err(Failure::usage("what is to be wrong with the disk?").hint(
+            "--slow-fsync 50ms, --fail-fsync eio --every 25, --full, or --bitflip log; `zklab heal disk` ends it",
+        ));
+    }
+    watches(
+        lab,
+        if request.full {
+            Watch::Writes
+        } else {
+            Watch::Syncs
+        },
+    )?;
     let text = describe(orders);
     let (nodes, _) = choose(lab, &request.nodes).await?;
     let mut acts = Vec::new();
@@ -112,20 +170,7 @@ pub async fn disk(lab: &Arc<Ensemble>, request: &DiskRequest) -> Result<ActRepor
         });
         ids.push((id, name));
     }
-    if let Some(for_ms) = request.for_ms {
-        let lab = Arc::clone(lab);
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(for_ms)).await;
-            for (id, name) in ids {
-                // Somebody may have healed it, or put another in its place.
-                if lab.standing().iter().any(|fault| fault.id == name)
-                    && let Err(failure) = clear(&lab, id)
-                {
-                    tracing::error!(%id, %failure, "the disk stays bad");
-                }
-            }
-        });
-    }
+    undo_later(lab, request.for_ms, ids, clear);
     Ok(report(lab, "disk", acts))
 }
 
@@ -137,7 +182,8 @@ fn describe(orders: Orders) -> String {
         1 => Some("every sync fails".to_owned()),
         every => Some(format!("one sync of {every} fails")),
     };
-    let parts: Vec<String> = slow.into_iter().chain(fails).collect();
+    let full = orders.full.then(|| "full".to_owned());
+    let parts: Vec<String> = slow.into_iter().chain(fails).chain(full).collect();
     parts.join(", ")
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::now_us;
+use crate::disk::Watch;
 use crate::event::{LabEvent, Role};
 use crate::failure::{Context, Exit, Failure};
 use crate::fault::{Clients, LinkChange, Profile, Style, Trace};
@@ -26,6 +27,8 @@ use crate::observe::clients::Tally;
 use crate::observe::flow::{FlowMark, FlowNote, FlowScope};
 use crate::observe::waterfall::Reelection;
 use crate::supervisor::home::DataPlace;
+
+pub use crate::supervisor::orders::{ClockRequest, DiskRequest};
 
 use crate::event::HexZxid;
 
@@ -114,8 +117,10 @@ pub enum Request {
         /// Which, as typed.
         nodes: Vec<String>,
     },
-    /// Let syncs be slow or fail.
+    /// Let disks be bad.
     Disk(DiskRequest),
+    /// Set clocks wrong.
+    Clock(ClockRequest),
     /// Kill the leader and watch.
     KillLeader(KillLeaderRequest),
     /// Events from the beginning, and then as they happen.
@@ -178,9 +183,9 @@ pub struct UpRequest {
     pub seed: u64,
     /// How long it may take.
     pub timeout_ms: u64,
-    /// Watch what is synced, so that the power can be cut and syncs can fail.
+    /// What is watched of the disks, so that the power can be cut, syncs can fail and disks can be full.
     #[serde(default)]
-    pub disk_faults: bool,
+    pub disks: Watch,
     /// Start the servers one after another and tell what each does.
     pub one_by_one: bool,
     /// When the user asked, by the system's monotonic clock.
@@ -217,7 +222,7 @@ impl UpRequest {
             asked_us: now_us(),
             lease: false,
             no_wire: false,
-            disk_faults: false,
+            disks: Watch::No,
             profile: None,
         }
     }
@@ -350,22 +355,6 @@ pub struct PartitionRequest {
     pub for_ms: Option<u64>,
     /// Answer when it is healed and every voter that runs serves.
     pub wait: bool,
-}
-
-/// How the syncs of nodes go from now on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DiskRequest {
-    /// Which, as typed.
-    pub nodes: Vec<String>,
-    /// Each takes this much longer.
-    #[serde(default)]
-    pub slow_fsync_ms: u64,
-    /// Every so many fails with EIO; 0 is none.
-    #[serde(default)]
-    pub fail_every: u64,
-    /// Undo it after this time.
-    #[serde(default)]
-    pub for_ms: Option<u64>,
 }
 
 /// How leaders shall die.

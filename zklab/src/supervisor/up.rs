@@ -17,6 +17,7 @@ use super::home::{DataPlace, Root};
 use super::protocol::{HexSeed, News, Step, StepNode, UpNode, UpReport, UpRequest};
 use super::{Lab, NewsSink};
 use crate::clock::{ms, now_us};
+use crate::disk::Watch;
 use crate::ensemble::{Ensemble, LabSpec};
 use crate::event::{HexZxid, LabEvent, LabEventKind, Role, Source};
 use crate::failure::{Context, Exit, Failure};
@@ -53,7 +54,7 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
             "--version-of names {stranger}, but the nodes are n1 to n{total}"
         )));
     }
-    if request.disk_faults {
+    if request.disks != Watch::No {
         crate::disk::check()?;
     }
     let data_dir = root.data_dir(&request.data, &request.name)?;
@@ -77,7 +78,7 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
         tick_ms: request.tick_ms,
         data_dir,
         keep_data: matches!(request.data, DataPlace::Dir(_)),
-        disk_faults: request.disk_faults,
+        disks: request.disks,
     };
     Ok((spec, net))
 }

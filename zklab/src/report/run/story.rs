@@ -391,7 +391,7 @@ fn pauses(events: &[Event], node: &str, end_us: u64) -> Vec<(u64, u64)> {
 fn kind_of(text: &str) -> String {
     let first = text.split_whitespace().next().unwrap_or_default();
     let kind = match first {
-        "pause" | "partition" | "link" | "drop" | "hold" | "disk" | "restart" => first,
+        "pause" | "partition" | "link" | "drop" | "hold" | "disk" | "clock" | "restart" => first,
         "isolate" | "halves" | "bridge" | "ring" | "majority" | "minority" | "one-way" | "flap" => {
             "partition"
         }

@@ -221,7 +221,7 @@ fn fault(event: &Event) -> Option<Step> {
     let weight = match what.as_str() {
         "kill" | "stop" | "restart" => return None,
         "partition" | "drop" | "hold" | "pause" => 1,
-        "disk" => 2,
+        "disk" | "clock" => 2,
         _ => 4,
     };
     let text = event.text("fault");
