@@ -41,6 +41,22 @@ impl Exit {
             Self::Interrupted => 130,
         }
     }
+
+    /// What a process of this program meant that ended with this number.
+    #[must_use]
+    pub fn of(code: i32) -> Option<Self> {
+        const ALL: [Exit; 8] = [
+            Exit::Ok,
+            Exit::Bug,
+            Exit::Usage,
+            Exit::Missed,
+            Exit::Inconclusive,
+            Exit::Environment,
+            Exit::NodeDied,
+            Exit::Interrupted,
+        ];
+        ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
 }
 
 /// A failure as it is shown: one line for the cause, one for what to do.

@@ -415,3 +415,20 @@ fn without_a_terminal_there_are_no_escape_codes() {
     }
     assert!(!text.contains('\u{1b}'), "{text:?}");
 }
+
+#[test]
+fn the_demo_shows_an_election_and_leaves_nothing() {
+    let machine = Machine::new();
+    let told = machine.expect(0, "demo");
+    let steps = told.matches("\n$ zklab -L demo-").count();
+    assert_eq!(steps, 7, "{told}");
+    for seen in [
+        "without a leader",
+        "\nhello\n",
+        "on n1 n2 n3 n4 n5",
+        "nothing left",
+    ] {
+        assert!(told.contains(seen), "{seen}: {told}");
+    }
+    machine.assert_nothing_left();
+}

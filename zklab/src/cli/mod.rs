@@ -20,7 +20,7 @@ pub use self::chaos::{ChaosArgs, ReplayArgs, ScenarioCommand, ShrinkArgs};
 pub use self::client::{CliArgs, ClientCli, ClientCommand};
 pub use self::digest::DigestArgs;
 pub use self::lab::{DownArgs, StatusArgs, UpArgs};
-pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs};
+pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs, ShellArgs};
 pub use self::nodes::{
     ClockArgs, DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
 };
@@ -103,6 +103,8 @@ pub enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it all once, in a lab of its own: an election, a leader that dies, equal trees
+    Demo,
     /// Make an ensemble and wait until it serves
     Up(UpArgs),
     /// End a lab; nothing is left behind
@@ -155,6 +157,8 @@ pub enum Command {
     Heal(HealArgs),
     /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2
     Exec(ExecArgs),
+    /// Open a shell inside a node's network
+    Shell(ShellArgs),
     /// Let clients work on the ensemble and record what they are told
     Load(LoadArgs),
     /// Carry out scenarios: faults, load, checks and a verdict

@@ -136,6 +136,13 @@ fn clients(word: &str) -> Result<Clients, String> {
     }
 }
 
+/// `shell`.
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// n1, or a role that is one node
+    pub node: String,
+}
+
 /// `exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {

@@ -35,6 +35,13 @@ pub(super) fn run(context: &Context, args: &ExecArgs) -> Result<Exit, Failure> {
     std::process::exit(code);
 }
 
+/// The user's shell inside, as [`run`].
+pub(super) fn shell(context: &Context, node: String) -> Result<Exit, Failure> {
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let command = vec![shell];
+    run(context, &ExecArgs { node, command })
+}
+
 /// Makes this process's children be born inside.
 fn enter(door: &Door) -> Result<(), Failure> {
     let spaces = [

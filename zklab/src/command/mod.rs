@@ -4,6 +4,7 @@ mod again;
 mod bench;
 mod check;
 mod cli;
+mod demo;
 mod digest;
 mod doctor;
 mod events;
@@ -136,6 +137,8 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Hold(args) => wire::withhold(context, args, true),
         Command::Heal(args) => network::heal(context, args),
         Command::Exec(args) => exec::run(context, &args),
+        Command::Shell(args) => exec::shell(context, args.node),
+        Command::Demo => demo::run(context),
         Command::Env => labs::env(context),
         Command::KillLeader(args) => kill_leader::run(context, &args),
         Command::Kill(args) => nodes::kill(context, args),
