@@ -27,6 +27,9 @@ mod timeline;
 mod watches;
 
 use std::fmt;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use self::bounds::Bounds;
 use self::timeline::Timeline;
@@ -200,56 +203,37 @@ impl<'h> Findings<'h> {
     }
 }
 
-/// The operations of one session in the order in which they were answered; those that never were are left out.
+/// The operations of each session in the order in which they were answered; those that never were are left out.
 #[derive(Debug)]
 struct Sessions {
-    /// Where each session begins in `ops`, and the end.
-    starts: Vec<u32>,
-    ops: Vec<OpIndex>,
+    ops: Vec<Vec<OpIndex>>,
 }
 
 impl Sessions {
     fn of(history: &History) -> Self {
-        let mut starts = vec![0_u32; history.sessions.len() + 1];
-        for op in history.ops.iter().filter(|op| op.is_answered()) {
-            starts[op.session.0 as usize + 1] += 1;
+        let count = history.sessions.len();
+        let mut ops: Vec<Vec<OpIndex>> = vec![Vec::new(); count];
+        // A file written by one writer is in order already.
+        let mut last = vec![(0, 0); count];
+        let mut is_sorted = vec![true; count];
+        let answered = history.ops.iter().enumerate();
+        for (index, op) in answered.filter(|(_, op)| op.is_answered()) {
+            let session = op.session.0 as usize;
+            let place = (op.conn, op.pos);
+            is_sorted[session] &= last[session] <= place;
+            last[session] = place;
+            ops[session].push(op_index(index));
         }
-        for index in 1..starts.len() {
-            starts[index] += starts[index - 1];
+        for (ops, _) in ops.iter_mut().zip(is_sorted).filter(|(_, sorted)| !sorted) {
+            ops.sort_by_key(|op| (history.ops[op.at()].conn, history.ops[op.at()].pos));
         }
-        let mut next = starts.clone();
-        let mut ops = vec![OpIndex(0); starts.last().map_or(0, |end| *end as usize)];
-        for (index, op) in history
-            .ops
-            .iter()
-            .enumerate()
-            .filter(|(_, op)| op.is_answered())
-        {
-            let place = &mut next[op.session.0 as usize];
-            ops[*place as usize] = op_index(index);
-            *place += 1;
-        }
-        let sessions = Self { starts, ops };
-        sessions.sorted(history)
-    }
-
-    /// A file written by one writer is in order already.
-    fn sorted(mut self, history: &History) -> Self {
-        let key = |op: &OpIndex| (history.ops[op.at()].conn, history.ops[op.at()].pos);
-        for bounds in self.starts.windows(2) {
-            let ops = &mut self.ops[bounds[0] as usize..bounds[1] as usize];
-            if !ops.is_sorted_by_key(key) {
-                ops.sort_by_key(key);
-            }
-        }
-        self
+        Self { ops }
     }
 
     fn iter(&self) -> impl Iterator<Item = (SessionIndex, &[OpIndex])> {
-        self.starts.windows(2).enumerate().map(|(index, bounds)| {
+        self.ops.iter().enumerate().map(|(index, ops)| {
             let index = u32::try_from(index).expect("sessions are counted in 32 bits");
-            let ops = &self.ops[bounds[0] as usize..bounds[1] as usize];
-            (SessionIndex(index), ops)
+            (SessionIndex(index), ops.as_slice())
         })
     }
 }
@@ -258,34 +242,91 @@ fn op_index(index: usize) -> OpIndex {
     OpIndex(u32::try_from(index).expect("a history has fewer than 2^32 operations"))
 }
 
+/// Everything that the rules look things up in.
+struct Known<'h> {
+    sessions: &'h Sessions,
+    answers: &'h real_time::Answers,
+    timeline: &'h Timeline<'h>,
+}
+
+/// A pass over the history.
+type Pass = fn(&Known<'_>, &mut Findings<'_>);
+
+/// All of them, in the order in which their findings are told.
+const PASSES: [Pass; 8] = [
+    |known, findings| real_time::check(known.timeline, known.answers, findings),
+    |known, findings| state::check(known.timeline, findings),
+    |known, findings| session::check(known.sessions, known.timeline, findings),
+    |known, findings| session::moved(known.timeline, findings),
+    |known, findings| sync::check(known.sessions, known.timeline, known.answers, findings),
+    |known, findings| watches::check(known.sessions, known.timeline, findings),
+    |known, findings| ephemerals::check(known.timeline, findings),
+    |known, findings| sequences::check(known.timeline, findings),
+];
+
+/// More threads would wait for the longest pass.
+const THREADS_MAX: usize = 4;
+
+/// All passes, each by whichever thread is free; what they find is told as if there were one.
+fn all_passes<'h>(known: &Known<'h>, history: &'h History) -> Findings<'h> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        // From the end of the list: the long passes are there or in the middle, and a short one is good for the end.
+        while let Some(pass) = PASSES
+            .len()
+            .checked_sub(next.fetch_add(1, Ordering::Relaxed) + 1)
+        {
+            let mut findings = Findings::new(history);
+            PASSES[pass](known, &mut findings);
+            done.push((pass, findings));
+        }
+        done
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut done = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(THREADS_MAX))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let mut done = work();
+        for other in others {
+            done.extend(joined(other));
+        }
+        done
+    });
+    done.sort_by_key(|(pass, _)| *pass);
+    let mut all = Findings::new(history);
+    for (_, findings) in done {
+        all.add(findings);
+    }
+    all
+}
+
+/// What a thread leaves; its panic, if it has one, goes on here.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    match thread.join() {
+        Ok(left) => left,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
 /// Judges a history by these rules.
 #[must_use]
 pub fn judge(history: &History, rules: &[Rule]) -> Verdict {
     let sessions = Sessions::of(history);
     let bounds = Bounds::of(history, &sessions);
-    let answers = real_time::Answers::of(history, &bounds);
-    let timeline = Timeline::of(history, &bounds, &answers);
-    // Two threads, each for about half of the work; what they find is told as if there were one.
-    let mut findings = Findings::new(history);
-    let others = std::thread::scope(|scope| {
-        let others = scope.spawn(|| {
-            let mut findings = Findings::new(history);
-            session::check(&sessions, &timeline, &mut findings);
-            session::moved(&timeline, &mut findings);
-            sync::check(&sessions, &timeline, &answers, &mut findings);
-            watches::check(&sessions, &timeline, &mut findings);
-            ephemerals::check(&timeline, &mut findings);
-            sequences::check(&timeline, &mut findings);
-            findings
-        });
-        real_time::check(&timeline, &answers, &mut findings);
-        state::check(&timeline, &mut findings);
-        match others.join() {
-            Ok(others) => others,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    let (answers, begun) = thread::scope(|scope| {
+        let answers = scope.spawn(|| real_time::Answers::of(history, &bounds));
+        let begun = Timeline::begun(history, &bounds);
+        (joined(answers), begun)
     });
-    findings.add(others);
+    let timeline = begun.finished(&answers);
+    let known = Known {
+        sessions: &sessions,
+        answers: &answers,
+        timeline: &timeline,
+    };
+    let findings = all_passes(&known, history);
     let wanted = |rule: &Rule| rules.contains(rule);
     Verdict {
         rules: Rule::ALL

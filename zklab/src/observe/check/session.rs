@@ -5,17 +5,16 @@ use zkd::ids::Zxid;
 use super::bounds::is_hidden;
 use super::timeline::Timeline;
 use super::{Findings, Rule, Sessions, op_index};
-use crate::observe::history::{OpIndex, Outcome, PathId, SessionIndex};
+use crate::observe::history::{History, OpIndex, Outcome, PathId, SessionIndex};
 
 pub(super) fn check(sessions: &Sessions, timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
     let history = findings.history;
-    let mut looks: Vec<(PathId, u32, Zxid, OpIndex)> = Vec::new();
-    for (_, ops) in sessions.iter() {
+    let mut looks = Looks::of(history);
+    for (session, ops) in sessions.iter() {
         let mut newest = (Zxid::ZERO, OpIndex(0));
         let mut last_write = (Zxid::ZERO, OpIndex(0));
         let mut previous: Option<OpIndex> = None;
-        looks.clear();
-        for (order, index) in ops.iter().copied().enumerate() {
+        for index in ops.iter().copied() {
             let op = &history.ops[index.at()];
             findings.looked(Rule::SessionFifo);
             if let Some(before) = previous
@@ -63,20 +62,62 @@ pub(super) fn check(sessions: &Sessions, timeline: &Timeline<'_>, findings: &mut
             if let (Some(path), true) =
                 (op.path, op.outcome == Outcome::Ok && op.mzxid > Zxid::ZERO)
             {
-                let order = u32::try_from(order).expect("operations are counted in 32 bits");
-                looks.push((path, order, op.mzxid, index));
+                looks.add(session, path, op.mzxid, index);
             }
         }
-        looks.sort_unstable_by_key(|(path, order, ..)| (*path, *order));
-        for pair in looks.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-            let ((path, _, m0, first), (_, _, m1, second)) = (pair[0], pair[1]);
-            if m1 < m0 {
-                let path = history.path_text(path);
-                let what =
-                    || format!("the session saw {path} as changed at {m0} and then as at {m1}");
-                findings.broken(Rule::SessionFifo, what, &[first, second]);
-            }
+        for Back { path, from, to } in looks.went_back() {
+            let path = history.path_text(path);
+            let what = || {
+                format!(
+                    "the session saw {path} as changed at {} and then as at {}",
+                    from.0, to.0
+                )
+            };
+            findings.broken(Rule::SessionFifo, what, &[from.1, to.1]);
         }
+    }
+}
+
+/// What a session saw of each znode last.
+struct Looks {
+    /// By path: the session that saw it last, which change it saw, and in which answer.
+    last: Vec<(SessionIndex, Zxid, OpIndex)>,
+    /// Where the session saw an older change than before.
+    back: Vec<Back>,
+}
+
+/// A session saw one change of a znode, and then an older one.
+struct Back {
+    path: PathId,
+    from: (Zxid, OpIndex),
+    to: (Zxid, OpIndex),
+}
+
+impl Looks {
+    fn of(history: &History) -> Self {
+        let nobody = (SessionIndex(u32::MAX), Zxid::ZERO, OpIndex(0));
+        Self {
+            last: vec![nobody; history.paths.len()],
+            back: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, session: SessionIndex, path: PathId, mzxid: Zxid, by: OpIndex) {
+        let last = &mut self.last[path.0 as usize];
+        let (of, before, index) = std::mem::replace(last, (session, mzxid, by));
+        if of == session && mzxid < before {
+            self.back.push(Back {
+                path,
+                from: (before, index),
+                to: (mzxid, by),
+            });
+        }
+    }
+
+    /// What was found since the last time, by path.
+    fn went_back(&mut self) -> impl Iterator<Item = Back> {
+        self.back.sort_by_key(|back| back.path);
+        self.back.drain(..)
     }
 }
 
@@ -84,10 +125,21 @@ pub(super) fn check(sessions: &Sessions, timeline: &Timeline<'_>, findings: &mut
 /// a server still has of a session that went on elsewhere must be refused.
 pub(super) fn moved(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
     let history = timeline.history;
+    // Where both writes were answered, their order is judged with all other answers.
+    let mut is_meant = vec![false; history.sessions.len()];
+    let mut any = false;
+    for index in timeline.settled() {
+        is_meant[history.ops[index.at()].session.0 as usize] = true;
+        any = true;
+    }
+    if !any {
+        return;
+    }
     let mut writes: Vec<(SessionIndex, i32, Zxid, OpIndex)> = Vec::new();
     for (index, op) in history.ops.iter().enumerate() {
         let index = op_index(index);
         if op.kind.is_write()
+            && is_meant[op.session.0 as usize]
             && let Some(zxid) = timeline.zxid_of(index)
         {
             writes.push((op.session, op.xid, zxid, index));
@@ -101,7 +153,6 @@ pub(super) fn moved(timeline: &Timeline<'_>, findings: &mut Findings<'_>) {
             if unanswered(index) {
                 findings.looked(Rule::SessionFifo);
             }
-            // Where both were answered, their order was judged with all other answers.
             if let Some((earlier, by)) = newest
                 && zxid <= earlier
                 && (unanswered(index) || unanswered(by))

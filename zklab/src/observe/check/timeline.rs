@@ -5,7 +5,7 @@
 //! have happened is in `doubts`. A delete whose zxid nobody told has happened, somewhere between two states: it is in
 //! `deletes`.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use zkd::ids::Zxid;
@@ -130,7 +130,8 @@ impl<'h> Timeline<'h> {
         told.contains(&zxid)
     }
 
-    pub(super) fn of(history: &'h History, bounds: &'h Bounds, answers: &Answers) -> Self {
+    /// What needs no answers: who wrote what, and which operations left traces. [`Self::finished`] is the rest.
+    pub(super) fn begun(history: &'h History, bounds: &'h Bounds) -> Self {
         let mut timeline = Self {
             history,
             bounds,
@@ -148,14 +149,19 @@ impl<'h> Timeline<'h> {
             told: OnceLock::new(),
         };
         timeline.settle();
-        timeline.collect(answers);
-        timeline.sort();
-        if timeline.bury_ephemerals() {
-            timeline.sort();
-        }
-        let doubtful = timeline.doubts.keys().chain(timeline.deletes.keys());
-        timeline.family = Family::of(history, &timeline.mutations, doubtful.copied());
         timeline
+    }
+
+    /// All changes.
+    pub(super) fn finished(mut self, answers: &Answers) -> Self {
+        self.collect(answers);
+        self.sort();
+        if self.bury_ephemerals() {
+            self.sort();
+        }
+        let doubtful = self.doubts.keys().chain(self.deletes.keys());
+        self.family = Family::of(self.history, &self.mutations, doubtful.copied());
+        self
     }
 
     /// All known changes by zxid.
@@ -268,8 +274,28 @@ impl<'h> Timeline<'h> {
         }
     }
 
+    /// By path, then by zxid. Operations come nearly in the order of their zxids, so there is little to sort when each
+    /// path has its own.
     fn sort(&mut self) {
-        self.mutations.sort_by_key(|m| (m.path, m.zxid));
+        let mut starts = vec![0_u32; self.history.paths.len() + 1];
+        for mutation in &self.mutations {
+            starts[mutation.path.0 as usize + 1] += 1;
+        }
+        for index in 1..starts.len() {
+            starts[index] += starts[index - 1];
+        }
+        let mut next = starts.clone();
+        let mut sorted = self.mutations.clone();
+        for mutation in &self.mutations {
+            let place = &mut next[mutation.path.0 as usize];
+            sorted[*place as usize] = *mutation;
+            *place += 1;
+        }
+        for bounds in starts.windows(2) {
+            sorted[bounds[0] as usize..bounds[1] as usize].sort_by_key(|m| m.zxid);
+        }
+        self.mutations = sorted;
+        self.starts = starts;
         let mut birth: Option<(PathId, u32)> = None;
         self.births.clear();
         for (index, mutation) in self.mutations.iter().enumerate() {
@@ -279,14 +305,6 @@ impl<'h> Timeline<'h> {
             let own = birth.filter(|(path, _)| *path == mutation.path);
             self.births.push(own.map(|(_, index)| index));
         }
-        let mut starts = vec![0_u32; self.history.paths.len() + 1];
-        for mutation in &self.mutations {
-            starts[mutation.path.0 as usize + 1] += 1;
-        }
-        for index in 1..starts.len() {
-            starts[index] += starts[index - 1];
-        }
-        self.starts = starts;
     }
 
     /// A session that ended took its ephemerals along, at the zxid of its end.
@@ -459,6 +477,11 @@ impl<'h> Timeline<'h> {
         let op = &self.history.ops[index.at()];
         let settled = self.settled.get(&index).map(|(_, path)| *path);
         op.made.or(settled)
+    }
+
+    /// Operations that were never answered and are known to have happened; in no order.
+    pub(super) fn settled(&self) -> impl Iterator<Item = OpIndex> {
+        self.settled.keys().copied()
     }
 
     /// The operation whose value this is.

@@ -1,24 +1,48 @@
 //! Reads a history with all processors: blocks of whole lines are understood side by side, and added one after the other.
+//!
+//! Each block becomes a small history of its own, with places for the paths and sessions that it names. What is left for
+//! the one thread that adds them is to give those their places in the whole.
 
 use std::io::{self, BufRead, Read};
 use std::num::NonZero;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use super::{History, Line, Malformed};
 use crate::failure::Failure;
 
-/// About so many bytes are one block: enough that a thread for it is cheap, and little beside the history in memory.
-const BLOCK: u64 = 1 << 20;
-/// More would only wait for the one that adds the lines.
+/// About so many bytes are one block: few enough to stay in a processor's cache while they are read.
+const BLOCK: u64 = 256 << 10;
+/// More would only wait for the one that adds the blocks.
 const SIDE_BY_SIDE_MAX: usize = 4;
+/// So many blocks a thread has before it, so that it need not wait for the one that adds them.
+const AHEAD: usize = 2;
 
-/// One line, or that it is of a later version, or what is wrong with it.
-type Understood<'a> = Result<Option<Line<'a>>, Malformed>;
+/// Some lines, and what they say.
+#[derive(Default)]
+struct Block {
+    bytes: Vec<u8>,
+    piece: History,
+    /// How many lines were understood.
+    lines: u64,
+    /// What is wrong with the line behind those.
+    wrong: Option<Malformed>,
+}
 
 pub(super) fn read(
     from: &mut impl BufRead,
     name: &str,
     history: &mut History,
+) -> Result<(), Failure> {
+    read_in_blocks(from, name, history, BLOCK)
+}
+
+/// As [`read`], in blocks of about so many bytes.
+fn read_in_blocks(
+    from: &mut impl BufRead,
+    name: &str,
+    history: &mut History,
+    size: u64,
 ) -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::usage(format!("cannot read {name}: {error}"));
     let wrong =
@@ -35,66 +59,87 @@ pub(super) fn read(
         };
     }
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let mut blocks = vec![Vec::new(); processors.min(SIDE_BY_SIDE_MAX)];
-    let mut number = 1;
-    loop {
-        for block in &mut blocks {
-            read_block(from, block).map_err(cannot)?;
-        }
-        if blocks[0].is_empty() {
-            return Ok(());
-        }
-        for (block, lines) in blocks.iter().zip(understand(&blocks)) {
-            let (count, is_cut_off) = (lines.len(), block.last() != Some(&b'\n'));
-            for (index, line) in lines.into_iter().enumerate() {
-                number += 1;
-                match line.and_then(|line| line.map_or(Ok(()), |line| history.push(&line))) {
-                    Ok(()) => {}
-                    // The writer was killed; there are no lines behind it.
-                    Err(_) if is_cut_off && index + 1 == count => {}
-                    Err(error) => return Err(wrong(number, &error)),
+    thread::scope(|scope| {
+        // In turns: the n-th block is for the n-th thread, and comes back from it.
+        let threads: Vec<_> = (0..processors.min(SIDE_BY_SIDE_MAX))
+            .map(|_| {
+                let (to, lines) = sync_channel(AHEAD);
+                let (done, from) = sync_channel(AHEAD);
+                scope.spawn(move || understand_all(&lines, &done));
+                (to, from)
+            })
+            .collect();
+        let mut spare: Vec<Block> = Vec::new();
+        spare.resize_with(threads.len() * AHEAD, Block::default);
+        let (mut sent, mut added, mut number) = (0, 0, 1);
+        loop {
+            while let Some(mut block) = spare.pop() {
+                read_block(from, &mut block.bytes, size).map_err(cannot)?;
+                if block.bytes.is_empty() {
+                    break;
                 }
+                let (to, _) = &threads[sent % threads.len()];
+                to.send(block).expect(LIVES);
+                sent += 1;
             }
+            if added == sent {
+                return Ok(());
+            }
+            let (_, from) = &threads[added % threads.len()];
+            let mut block = from.recv().expect(LIVES);
+            added += 1;
+            let begin = number + 1;
+            number += block.lines;
+            let fits = history.append(&mut block.piece);
+            fits.map_err(|error| wrong(begin, &error))?;
+            if let Some(error) = block.wrong.take() {
+                return Err(wrong(number + 1, &error));
+            }
+            spare.push(block);
         }
-    }
+    })
 }
 
+/// Why a thread that understands lines is there as long as blocks are sent to it.
+const LIVES: &str = "a line that is not understood is an error and ends no thread";
+
 /// The next whole lines; none at the end of the file.
-fn read_block(from: &mut impl BufRead, block: &mut Vec<u8>) -> io::Result<()> {
+fn read_block(from: &mut impl BufRead, block: &mut Vec<u8>, size: u64) -> io::Result<()> {
     block.clear();
-    from.take(BLOCK).read_to_end(block)?;
+    from.take(size).read_to_end(block)?;
     if block.last().is_some_and(|last| *last != b'\n') {
         from.read_until(b'\n', block)?;
     }
     Ok(())
 }
 
-/// The lines of every block, in order.
-fn understand(blocks: &[Vec<u8>]) -> Vec<Vec<Understood<'_>>> {
-    let Some((first, others)) = blocks.split_first() else {
-        return Vec::new();
-    };
-    thread::scope(|scope| {
-        let others: Vec<_> = others
-            .iter()
-            .filter(|block| !block.is_empty())
-            .map(|block| scope.spawn(|| lines_of(block)))
-            .collect();
-        std::iter::once(lines_of(first))
-            .chain(others.into_iter().map(|other| {
-                other
-                    .join()
-                    .expect("a line that is not understood is an error")
-            }))
-            .collect()
-    })
+/// What one thread does, until no blocks come or nobody wants them.
+fn understand_all(lines: &Receiver<Block>, done: &SyncSender<Block>) {
+    for mut block in lines {
+        understand(&mut block);
+        if done.send(block).is_err() {
+            return;
+        }
+    }
 }
 
-fn lines_of(block: &[u8]) -> Vec<Understood<'_>> {
-    block
-        .split_inclusive(|byte| *byte == b'\n')
-        .map(Line::decode)
-        .collect()
+fn understand(block: &mut Block) {
+    block.lines = 0;
+    let mut rest = &block.bytes[..];
+    while !rest.is_empty() {
+        let (line, behind) = Line::decode_first(rest);
+        match line.and_then(|line| line.map_or(Ok(()), |line| block.piece.push(&line))) {
+            Ok(()) => {}
+            // The writer was killed; there are no lines behind it.
+            Err(_) if behind.is_empty() && !rest.ends_with(b"\n") => {}
+            Err(error) => {
+                block.wrong = Some(error);
+                return;
+            }
+        }
+        block.lines += 1;
+        rest = behind;
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +157,7 @@ mod tests {
                 id % 7
             );
         }
-        assert!(text.len() as u64 > 2 * BLOCK * SIDE_BY_SIDE_MAX as u64);
+        assert!(text.len() as u64 > 2 * BLOCK * (SIDE_BY_SIDE_MAX * AHEAD) as u64);
         text
     }
 
@@ -121,6 +166,67 @@ mod tests {
         let history = History::read(long().as_bytes(), "h").unwrap();
         assert!(history.ops.iter().map(|op| op.id).eq(1..=120_000));
         assert_eq!(history.paths.len(), 7);
+    }
+
+    #[test]
+    fn blocks_make_the_history_that_single_lines_make() {
+        let mut text = HEADER.to_owned();
+        for id in 1..=400_u32 {
+            let (path, session) = (id * 7 % 31, 5 + id % 3);
+            let line = match id % 5 {
+                0 => format!(
+                    "\"op\",\"id\":{id},\"s\":\"0x{session}\",\"op\":\"children\",\"path\":\"/d/{path}\",\"out\":\"ok\",\"kids\":\"a,b{path}\""
+                ),
+                1 => format!(
+                    "\"op\",\"id\":{id},\"s\":\"0x{session}\",\"op\":\"multi\",\"out\":\"unknown\",\"parts\":[{{\"op\":\"set\",\"path\":\"/m/{path}\"}},{{\"op\":\"delete\",\"path\":\"/d/{path}\"}}]"
+                ),
+                2 => format!(
+                    "\"event\",\"s\":\"0x{session}\",\"ev\":\"deleted\",\"path\":\"/e/{path}\""
+                ),
+                3 => format!("\"expired\",\"s\":\"0x{session}\",\"at\":{id}"),
+                _ => format!("\"final\",\"path\":\"/f/{path}\",\"owner\":\"0x{session}\""),
+            };
+            text += &format!("{{\"k\":{line}}}\n");
+        }
+        text += "{\"k\":\"end\",\"z\":\"0x9\"}\n{\"k\":\"lost\"}\n";
+        let mut singly = History::default();
+        let mut lines = text.split_inclusive('\n');
+        singly
+            .take_header(lines.next().unwrap().as_bytes())
+            .unwrap();
+        for line in lines {
+            singly
+                .push(&Line::decode(line.as_bytes()).unwrap().unwrap())
+                .unwrap();
+        }
+        let told = |history: &History| {
+            let History {
+                paths,
+                sessions,
+                expired,
+                ops,
+                ..
+            } = history;
+            let History {
+                parts,
+                events,
+                finals,
+                end,
+                ..
+            } = history;
+            format!(
+                "{paths:?} {sessions:?} {expired:?} {ops:?} {parts:?} {events:?} {finals:?} {end:?}"
+            )
+        };
+        for size in [1, 100, 3_000, BLOCK] {
+            let mut history = History::default();
+            read_in_blocks(&mut text.as_bytes(), "h", &mut history, size).unwrap();
+            assert_eq!(told(&history), told(&singly), "blocks of {size} bytes");
+            let paths = history.paths.iter().enumerate();
+            for (index, path) in paths {
+                assert_eq!(history.path_id(path).unwrap().0 as usize, index);
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use zkd::ids::{SessionId, Zxid};
 
+use super::quick;
 use super::text::{Fields, Malformed, Value, objects};
 use super::{Happened, Kind, Outcome};
 
@@ -255,6 +256,24 @@ impl<'a> Line<'a> {
     /// # Errors
     /// If it is not of the format.
     pub fn decode(line: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        match quick::op(line) {
+            Some((op, [])) => Ok(Some(Self::Op(op))),
+            _ => Self::decode_slowly(line),
+        }
+    }
+
+    /// Reads the first of these lines, as [`Self::decode`], and says what comes behind it.
+    pub(super) fn decode_first(lines: &'a [u8]) -> (Result<Option<Self>, Malformed>, &'a [u8]) {
+        if let Some((op, rest)) = quick::op(lines) {
+            return (Ok(Some(Self::Op(op))), rest);
+        }
+        let end = lines.iter().position(|byte| *byte == b'\n');
+        let (line, rest) = lines.split_at(end.map_or(lines.len(), |end| end + 1));
+        (Self::decode_slowly(line), rest)
+    }
+
+    /// The same with the general reader, which takes fields in any order.
+    pub(super) fn decode_slowly(line: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let mut fields = Fields::of(line)?;
         let kind = match fields.next()? {
             Some(("k", kind)) => kind.text()?,
@@ -404,11 +423,7 @@ impl<'a> OpLine<'a> {
             "unknown" => Outcome::Unknown,
             other => return Err(Malformed::new(format!("{other:?} is not an outcome"))),
         };
-        let needs_path = !matches!(
-            op.kind,
-            Kind::Multi | Kind::Sync | Kind::Close | Kind::Rewatch
-        );
-        if needs_path && op.path.is_none() {
+        if needs_path(op.kind) && op.path.is_none() {
             return Err(Malformed::new(format!(
                 "a {} without a path",
                 op.kind.word()
@@ -418,12 +433,14 @@ impl<'a> OpLine<'a> {
     }
 }
 
+/// Does an operation of this kind name a znode?
+pub(super) fn needs_path(kind: Kind) -> bool {
+    !matches!(kind, Kind::Multi | Kind::Sync | Kind::Close | Kind::Rewatch)
+}
+
 fn kind(value: Value<'_>) -> Result<Kind, Malformed> {
     let word = value.text()?;
-    Kind::ALL
-        .into_iter()
-        .find(|kind| kind.word() == word)
-        .ok_or_else(|| Malformed::new(format!("{word:?} is not an operation")))
+    Kind::of_word(word).ok_or_else(|| Malformed::new(format!("{word:?} is not an operation")))
 }
 
 impl<'a> PartLine<'a> {

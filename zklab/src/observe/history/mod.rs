@@ -32,11 +32,12 @@
 
 mod blocks;
 mod line;
+mod quick;
 mod text;
 
-use std::collections::HashMap;
 use std::io::BufRead;
 
+use hashbrown::HashMap;
 use zkd::ids::{SessionId, Zxid};
 
 pub use self::line::{EventLine, FinalLine, Line, MarkLine, OpLine, PartLine};
@@ -130,6 +131,11 @@ impl Kind {
             Self::Recursive => "recursive",
             Self::Rewatch => "rewatch",
         }
+    }
+
+    /// The kind that has this word in the file.
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 
     /// Does it change the tree, and so get a zxid of its own?
@@ -471,6 +477,64 @@ impl History {
         };
         self.ops.push(op);
         Ok(())
+    }
+
+    /// Adds what another one read from the lines that follow, and leaves that one empty.
+    ///
+    /// Paths and sessions get the places that they would have got line by line.
+    fn append(&mut self, piece: &mut Self) -> Result<(), Malformed> {
+        let offset = u32::try_from(self.parts.len()).map_err(|_| Malformed::new("too long"))?;
+        let count = u32::try_from(piece.parts.len()).map_err(|_| Malformed::new("too long"))?;
+        if offset.checked_add(count).is_none() {
+            return Err(Malformed::new("too long"));
+        }
+        let paths: Vec<PathId> = piece.paths.iter().map(|path| self.path(path)).collect();
+        let sessions: Vec<SessionIndex> =
+            piece.sessions.iter().map(|id| self.session(*id)).collect();
+        let path = |local: PathId| paths[local.0 as usize];
+        let session = |local: SessionIndex| sessions[local.0 as usize];
+        self.ops.extend(piece.ops.iter().map(|op| Op {
+            session: session(op.session),
+            path: op.path.map(path),
+            made: op.made.map(path),
+            owner: op.owner.map(session),
+            parts: op.parts + offset,
+            ..*op
+        }));
+        self.parts.extend(piece.parts.iter().map(|part| Part {
+            path: path(part.path),
+            ..*part
+        }));
+        self.events.extend(piece.events.iter().map(|event| Event {
+            session: session(event.session),
+            path: path(event.path),
+            ..*event
+        }));
+        self.finals.extend(piece.finals.iter().map(|last| Final {
+            path: path(last.path),
+            owner: last.owner.map(session),
+            ..*last
+        }));
+        let expired = piece.expired.iter();
+        self.expired
+            .extend(expired.map(|(local, at)| (session(*local), *at)));
+        self.end = piece.end.or(self.end);
+        piece.clear();
+        Ok(())
+    }
+
+    /// Forgets all lines, and keeps the room that they took.
+    fn clear(&mut self) {
+        self.paths.clear();
+        self.path_ids.clear();
+        self.sessions.clear();
+        self.session_ids.clear();
+        self.expired.clear();
+        self.ops.clear();
+        self.parts.clear();
+        self.events.clear();
+        self.finals.clear();
+        self.end = None;
     }
 
     fn path(&mut self, path: &str) -> PathId {
