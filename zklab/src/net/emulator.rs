@@ -163,14 +163,14 @@ impl Emulator {
     }
 
     /// From now on `sink` hears, on a thread of its own, what the servers say to each other on their election
-    /// and quorum ports.
+    /// and quorum ports: in batches, for a message of many is not worth waking a thread.
     ///
     /// # Errors
     /// If there can be no thread.
     ///
     /// # Panics
     /// Never: nobody panics while holding the listener.
-    pub fn listen(&self, sink: impl FnMut(Sighting) + Send + 'static) -> Result<(), Failure> {
+    pub fn listen(&self, sink: impl FnMut(&[Sighting]) + Send + 'static) -> Result<(), Failure> {
         let (tap, listening) =
             Tap::start(sink).doing(|| "cannot start the reader of the wire".to_owned())?;
         *self

@@ -4,8 +4,9 @@
 //! of every connection is remembered as it was delivered: it says where its receiver waits now (behind its
 //! payload) and where its sender does (at what it acknowledged).
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
+
+use hashbrown::HashMap;
 
 use super::checksum::{VIRTIO_HEADER, fold, sum};
 use super::{ELECTION_PORT, QUORUM_PORT};

@@ -293,7 +293,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
             talk.finish_unless_gone(work).await;
         }
         Request::Watch(request) => wire::watch(&lab, request, talk).await,
-        Request::Flow(request) => talk.finish(Ok(wire::flow(&lab, &request))).await,
+        Request::Flow(request) => talk.finish(Ok(wire::flow(&lab, &request).await)).await,
         Request::Door { node } => talk.finish(lifecycle::door(ensemble, &node).await).await,
         Request::Start { .. }
         | Request::Stop { .. }

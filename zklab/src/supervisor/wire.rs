@@ -21,7 +21,7 @@ use crate::failure::{Exit, Failure};
 use crate::fault::words::{self, Names};
 use crate::id::NodeId;
 use crate::net::emulator::Emulator;
-use crate::net::wire::{Name, Rule, Sighting, What};
+use crate::net::wire::{Name, Rule, Sighting, TOLD_WITHIN, What};
 use crate::observe::flow::Flow;
 use crate::observe::wire::{WireObserver, fits};
 use crate::supervisor::protocol::{Frame, News};
@@ -92,6 +92,20 @@ impl Wire {
             .expect("nobody panics while holding the messages")
     }
 
+    /// What became of a message, and by which rule.
+    fn fate(&self, seen: &Sighting) -> (MessageFate, Option<u32>) {
+        let rule = seen.caught_by.and_then(|rule| {
+            let rules = self.rules();
+            let found = rules.iter().find(|withheld| withheld.rule == rule);
+            found.map(|withheld| (rule, withheld.hold))
+        });
+        match rule {
+            None => (MessageFate::Delivered, None),
+            Some((rule, true)) => (MessageFate::Held, Some(rule)),
+            Some((rule, false)) => (MessageFate::Dropped, Some(rule)),
+        }
+    }
+
     fn caught(&self, rule: u32) -> Vec<Catch> {
         let rules = self.rules();
         let found = rules.iter().find(|withheld| withheld.rule == rule);
@@ -113,8 +127,17 @@ pub(super) fn listen(lab: &Arc<Ensemble>, wire: &Arc<Wire>) -> Result<(), Failur
     let lab: Weak<Ensemble> = Arc::downgrade(lab);
     let wire = Arc::clone(wire);
     emulator.listen(move |seen| {
-        if let Some(lab) = lab.upgrade() {
-            on_sighting(&lab, &wire, &mut observer, &seen);
+        let Some(lab) = lab.upgrade() else {
+            return;
+        };
+        // All of a batch is remembered before any of it is told.
+        let mut flow = wire.flow();
+        for one in seen {
+            flow.see(one, wire.fate(one).0);
+        }
+        drop(flow);
+        for one in seen {
+            on_sighting(&lab, &wire, &mut observer, one);
         }
     })
 }
@@ -133,23 +156,13 @@ fn on_sighting(lab: &Ensemble, wire: &Wire, observer: &mut WireObserver, seen: &
         }
         _ => None,
     };
-    let rule = seen.caught_by.and_then(|rule| {
-        let rules = wire.rules();
-        let found = rules.iter().find(|withheld| withheld.rule == rule);
-        found.map(|withheld| (rule, withheld.hold))
-    });
-    let fate = match rule {
-        None => MessageFate::Delivered,
-        Some((_, true)) => MessageFate::Held,
-        Some((_, false)) => MessageFate::Dropped,
-    };
-    wire.flow().see(seen, fate);
+    let (fate, rule) = wire.fate(seen);
     let waits = wire.is_asked.load(Ordering::Relaxed) && fate == MessageFate::Delivered;
     let is_told = WireObserver::is_of_election(seen) || rule.is_some();
     if (is_told || waits)
         && let Some(note) = observer.note(seen, fate)
     {
-        if let Some((rule, _)) = rule {
+        if let Some(rule) = rule {
             on_catch(lab, wire, rule, seen, &note);
         }
         let asked = waits && on_asked(lab, wire, seen, &note);
@@ -262,7 +275,9 @@ async fn want(lab: &Ensemble, asked: &MessageRequest) -> Result<Want, Failure> {
 }
 
 /// What was said of some writes, and how far servers were at some times.
-pub(super) fn flow(lab: &Lab, request: &FlowRequest) -> FlowReport {
+pub(super) async fn flow(lab: &Lab, request: &FlowRequest) -> FlowReport {
+    // What was delivered just before is asked for too.
+    sleep(TOLD_WITHIN).await;
     let nodes: Vec<NodeId> = lab.ensemble.spec.nodes.iter().map(|n| n.id).collect();
     let start_us = lab.ensemble.start_us;
     let flow = lab.wire.flow();

@@ -1,6 +1,6 @@
 //! All connections of the election and quorum ports, each direction for itself.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::flow::{Flow, Judge, Taken};
 use super::segment::{ACK, FIN, RST, SYN, Segment};
@@ -52,6 +52,13 @@ pub(super) struct Arrival {
     pub(super) flags: u8,
 }
 
+impl Arrival {
+    /// It may begin an election or be a part of one: it is of the election port, or begins or ends a connection.
+    pub(super) fn may_be_of_election(&self) -> bool {
+        self.flags & (SYN | FIN | RST) != 0 || self.key.election()
+    }
+}
+
 /// Everything that is followed, and what was seen.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
@@ -98,13 +105,11 @@ impl Decoder {
                 }
             }
         }
-        if payload.is_empty() && flags & (FIN | RST) == 0 {
-            return Taken::Read;
-        }
-        if !flows.contains_key(&key) {
-            if payload.is_empty() {
+        if payload.is_empty() {
+            if flags & (FIN | RST) == 0 || !flows.contains_key(&key) {
                 return Taken::Read;
             }
+        } else if flows.len() >= FLOWS_MAX && !flows.contains_key(&key) {
             make_room(flows);
         }
         let flow = flows

@@ -27,6 +27,7 @@ use std::str::FromStr;
 use zkd::record::quorum::packet;
 
 pub use self::rule::Rule;
+pub use self::tap::TOLD_WITHIN;
 pub(super) use self::tap::{Listening, Pass, Released, Tap};
 use crate::failure::nearest;
 

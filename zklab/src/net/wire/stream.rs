@@ -92,6 +92,10 @@ impl Stream {
 
     /// Bytes that waited and come next now; again and again until there are none.
     pub(super) fn next_late(&mut self) -> Option<Vec<u8>> {
+        // Nearly always nothing waits.
+        if self.late.is_empty() {
+            return None;
+        }
         let next = self.next?;
         let mut found = None;
         let mut bytes = 0;

@@ -4,6 +4,10 @@
 //! a second thread, in batches, so that a stream of small packets does not wake it for each. A full queue
 //! loses copies, never packets, and the connections concerned are read again from the next message that is
 //! recognized. While a rule is in force the emulator's thread decodes by itself, before it forwards.
+//!
+//! Every batch wakes the reader twice and takes a processor from a server for that, so an ensemble that only writes is
+//! read in long ones. What may begin or be of an election does not wait for their end: votes, and the begin and end of
+//! connections. Times are those of the delivery, however late it is read.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -11,12 +15,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
 
-use super::Sighting;
 use super::decoder::{Arrival, Decoder, Key};
 use super::gate::Gate;
 pub(in crate::net) use super::gate::Released;
 use super::rule::Rule;
 use super::segment::Segment;
+use super::{Name, Sighting};
 use crate::clock::now_us;
 
 /// Payloads that wait to be read.
@@ -25,6 +29,14 @@ pub(super) const QUEUE_BYTES_MAX: usize = 16 << 20;
 pub(super) const QUEUE_SEGMENTS_MAX: usize = 1 << 16;
 /// How long the reader lets a batch grow.
 const BATCH: Duration = Duration::from_millis(1);
+/// The same while nothing is said but what an ensemble at work says all the time.
+const BATCH_MAX: Duration = Duration::from_millis(16);
+
+/// What was delivered has been told after so long, unless the machine is overloaded.
+pub const TOLD_WITHIN: Duration = Duration::from_millis(50);
+
+/// So large a part of the queue is not filled further while the reader lets a batch grow.
+const HURRY_PART: usize = 4;
 
 /// Copies of segments.
 #[derive(Debug, Default)]
@@ -35,8 +47,12 @@ struct Queue {
     missed: BTreeSet<Key>,
     /// Something was decoded already and waits to be told.
     decoded: bool,
-    /// The reader sleeps.
+    /// Something came that is to be told soon, or the queue fills.
+    hurry: bool,
+    /// The reader sleeps until something comes.
     idle: bool,
+    /// The reader lets a long batch grow, and wakes earlier only if there is a hurry.
+    naps: bool,
     stop: bool,
 }
 
@@ -54,6 +70,9 @@ impl Queue {
         }
         self.bytes.extend_from_slice(payload);
         self.segments.push((arrival, payload.len()));
+        self.hurry |= arrival.may_be_of_election()
+            || self.bytes.len() >= QUEUE_BYTES_MAX / HURRY_PART
+            || self.segments.len() >= QUEUE_SEGMENTS_MAX / HURRY_PART;
     }
 
     /// Decodes everything.
@@ -92,13 +111,30 @@ impl Shared {
             .expect("nobody panics while holding the decoder")
     }
 
-    /// Wakes the reader if it sleeps.
+    /// Wakes the reader if it sleeps and there is a reason to.
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
         let idle = std::mem::take(&mut queue.idle);
+        let hurry = (queue.hurry || queue.stop) && std::mem::take(&mut queue.naps);
         drop(queue);
-        if idle {
+        if idle || hurry {
             self.filled.notify_one();
         }
+    }
+
+    /// Lets a batch grow.
+    fn nap(&self, pace: Duration) {
+        if pace <= BATCH {
+            // Nobody needs to look whether there is a hurry.
+            std::thread::sleep(BATCH);
+            return;
+        }
+        let mut queue = self.queue();
+        queue.naps = true;
+        let (mut queue, _) = self
+            .filled
+            .wait_timeout_while(queue, pace, |queue| !queue.hurry && !queue.stop)
+            .expect("nobody panics while holding the queue");
+        queue.naps = false;
     }
 }
 
@@ -145,12 +181,12 @@ impl Drop for Listening {
 }
 
 impl Tap {
-    /// Starts a thread that tells `sink` what is seen.
+    /// Starts a thread that tells `sink` what is seen, in batches.
     ///
     /// # Errors
     /// If there can be no thread.
     pub(in crate::net) fn start(
-        sink: impl FnMut(Sighting) + Send + 'static,
+        sink: impl FnMut(&[Sighting]) + Send + 'static,
     ) -> io::Result<(Self, Listening)> {
         let shared = Arc::new(Shared::default());
         let reader = Arc::clone(&shared);
@@ -195,7 +231,7 @@ impl Tap {
         let frames = self.gate.pass(&mut decoder, arrival, &segment, frame);
         drop(decoder);
         let mut queue = self.shared.queue();
-        queue.decoded = true;
+        (queue.decoded, queue.hurry) = (true, true);
         self.shared.wake(queue);
         Pass::Instead(frames)
     }
@@ -207,7 +243,7 @@ impl Tap {
             let mut decoder = self.shared.decoder();
             let mut queue = self.shared.queue();
             queue.drain(&mut decoder);
-            queue.decoded = true;
+            (queue.decoded, queue.hurry) = (true, true);
             self.shared.wake(queue);
         }
         self.gate.arm(rule);
@@ -219,8 +255,14 @@ impl Tap {
     }
 }
 
-fn read(shared: &Shared, mut sink: impl FnMut(Sighting)) {
+/// Is it what an ensemble at work says all the time?
+fn is_calm(seen: &Sighting) -> bool {
+    seen.name().is_some_and(Name::is_of_broadcast)
+}
+
+fn read(shared: &Shared, mut sink: impl FnMut(&[Sighting])) {
     let mut batch = Queue::default();
+    let mut pace = BATCH;
     loop {
         let mut queue = shared.queue();
         while queue.is_empty() && !queue.stop {
@@ -233,17 +275,138 @@ fn read(shared: &Shared, mut sink: impl FnMut(Sighting)) {
         let stop = queue.stop;
         drop(queue);
         if !stop {
-            std::thread::sleep(BATCH);
+            shared.nap(pace);
         }
         let mut decoder = shared.decoder();
         std::mem::swap(&mut *shared.queue(), &mut batch);
         batch.drain(&mut decoder);
-        batch.decoded = false;
+        (batch.decoded, batch.hurry) = (false, false);
         let seen = decoder.take_seen();
         drop(decoder);
-        seen.into_iter().for_each(&mut sink);
+        pace = if seen.iter().all(is_calm) {
+            (pace * 2).min(BATCH_MAX)
+        } else {
+            BATCH
+        };
+        sink(&seen);
         if stop || std::mem::take(&mut batch.stop) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+
+    use zkd::ids::Zxid;
+    use zkd::jute::Record;
+    use zkd::record::quorum::{QuorumPacket, packet};
+
+    use super::super::What;
+    use super::super::segment::tests::frame;
+    use super::super::segment::{ACK, FIN, RST, SYN};
+    use super::*;
+    use crate::net::{ELECTION_PORT, QUORUM_PORT};
+
+    /// Longer than any of this takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn arrival(port: u16, flags: u8) -> Arrival {
+        let segment = frame((40_000, port), 1, flags, &[]);
+        let segment = Segment::read(&segment).unwrap();
+        Arrival {
+            at_us: 1,
+            key: Key::of(0, 1, &segment),
+            seq: 1,
+            flags,
+        }
+    }
+
+    #[test]
+    fn votes_and_connections_hurry_and_so_does_a_queue_that_fills() {
+        let hurries = |port, flags| {
+            let mut queue = Queue::default();
+            queue.push(arrival(port, flags), &[7; 20]);
+            queue.hurry
+        };
+        assert!(!hurries(QUORUM_PORT, ACK));
+        assert!(hurries(ELECTION_PORT, ACK));
+        for flags in [SYN, SYN | ACK, FIN | ACK, RST] {
+            assert!(hurries(QUORUM_PORT, flags));
+        }
+        let pushes_until_hurry = |payload: &[u8]| {
+            let mut queue = Queue::default();
+            let mut count = 0;
+            while !queue.hurry {
+                queue.push(arrival(QUORUM_PORT, ACK), payload);
+                count += 1;
+            }
+            assert!(
+                queue.missed.is_empty(),
+                "it hurries before anything is lost"
+            );
+            count
+        };
+        assert_eq!(pushes_until_hurry(&[7; 1 << 20]), 4);
+        assert_eq!(pushes_until_hurry(&[7]), QUEUE_SEGMENTS_MAX / 4);
+    }
+
+    #[test]
+    fn a_hurry_and_the_end_wake_the_reader_from_a_long_nap_and_writes_do_not() {
+        let wakes = |end: &dyn Fn(&mut Queue)| {
+            let shared = Arc::new(Shared::default());
+            let (woken, waking) = channel();
+            let reader = Arc::clone(&shared);
+            let thread = std::thread::spawn(move || {
+                reader.nap(2 * LONG);
+                woken.send(()).unwrap();
+            });
+            while !shared.queue().naps {
+                std::thread::yield_now();
+            }
+            let mut queue = shared.queue();
+            queue.push(arrival(QUORUM_PORT, ACK), &[7; 20]);
+            shared.wake(queue);
+            assert!(shared.queue().naps, "a write has woken it");
+            let mut queue = shared.queue();
+            end(&mut queue);
+            shared.wake(queue);
+            assert_ne!(waking.recv_timeout(LONG), Err(RecvTimeoutError::Timeout));
+            thread.join().unwrap();
+            assert!(!shared.queue().naps);
+        };
+        wakes(&|queue| queue.push(arrival(ELECTION_PORT, ACK), &[7; 20]));
+        wakes(&|queue| queue.stop = true);
+    }
+
+    #[test]
+    fn everything_is_told_once_and_in_order_whatever_the_batches() {
+        let (tell, told) = channel();
+        let (mut tap, listening) =
+            Tap::start(move |seen| tell.send(seen.to_vec()).unwrap()).unwrap();
+        let mut seq = 1;
+        tap.see(0, 1, &frame((40_000, QUORUM_PORT), 0, SYN, &[]));
+        let all: Vec<i64> = (1..=5_000).collect();
+        for zxid in &all {
+            let message = QuorumPacket::bare(packet::ACK, Zxid(*zxid)).to_vec();
+            tap.see(0, 1, &frame((40_000, QUORUM_PORT), seq, ACK, &message));
+            seq += message.len() as u32;
+            if zxid % 1_000 == 0 {
+                // The reader comes by, so there are several batches.
+                tap.see(0, 1, &frame((40_001, ELECTION_PORT), 0, SYN, &[]));
+                while !tap.shared.queue().is_empty() {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        drop(listening);
+        let seen: Vec<Vec<Sighting>> = told.iter().collect();
+        assert!(seen.iter().filter(|batch| !batch.is_empty()).count() > 1);
+        let zxids = seen.iter().flatten().filter_map(|seen| match seen.what {
+            What::Packet { zxid, .. } => Some(zxid),
+            _ => None,
+        });
+        assert!(zxids.eq(all));
     }
 }
