@@ -24,6 +24,7 @@ macro_rules! record {
                     $($crate::jute::Field::put(&self.$field, _out);)*
                 }
 
+                #[inline]
                 fn decode(
                     _from: &mut $crate::jute::Reader<'_>,
                 ) -> Result<Self, $crate::jute::DecodeError> {
@@ -38,10 +39,12 @@ macro_rules! record {
 macro_rules! id_field {
     ($($type:ty => $inner:ty,)+) => {
         $(impl $crate::jute::Field for $type {
+            #[inline]
             fn put(&self, out: &mut $crate::jute::Writer<'_>) {
                 $crate::jute::Field::put(&self.0, out);
             }
 
+            #[inline]
             fn get(
                 from: &mut $crate::jute::Reader<'_>,
                 what: &'static str,
