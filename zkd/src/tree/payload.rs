@@ -12,6 +12,9 @@ const SLOT_MAX: usize = 4096;
 const FINE_MAX: usize = 512;
 /// Bytes per chunk, about.
 const CHUNK_LEN: usize = 1 << 15;
+/// A class has so many of those, and then chunks that are as many times as large: beyond the first half megabyte the
+/// system is asked for memory so much less often, which two threads of one process that grow both have to wait for.
+const SMALL_CHUNKS: usize = 16;
 
 /// Where a value is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +35,7 @@ pub(super) struct Payloads {
 #[derive(Debug)]
 struct Class {
     size: usize,
-    /// A chunk has `1 << bits` slots.
+    /// A small chunk has `1 << bits` slots.
     bits: u32,
     chunks: Vec<Box<[u8]>>,
     /// Slots ever used.
@@ -137,9 +140,11 @@ impl Class {
         }
         let index = self.used;
         self.used += 1;
-        if index as usize >> self.bits == self.chunks.len() {
-            self.chunks
-                .push(vec![0; self.size << self.bits].into_boxed_slice());
+        if self.position(index).0 == self.chunks.len() {
+            let is_small = self.chunks.len() < SMALL_CHUNKS;
+            let small_chunks = if is_small { 1 } else { SMALL_CHUNKS };
+            let chunk = vec![0; (self.size << self.bits) * small_chunks];
+            self.chunks.push(chunk.into_boxed_slice());
         }
         index
     }
@@ -147,8 +152,12 @@ impl Class {
     /// Chunk and offset of a slot.
     fn position(&self, index: u32) -> (usize, usize) {
         let index = index as usize;
-        let within = index & ((1 << self.bits) - 1);
-        (index >> self.bits, within * self.size)
+        let small = index >> self.bits;
+        if small < SMALL_CHUNKS {
+            return (small, (index & ((1 << self.bits) - 1)) * self.size);
+        }
+        let slots = SMALL_CHUNKS << self.bits;
+        (SMALL_CHUNKS - 1 + index / slots, index % slots * self.size)
     }
 }
 
@@ -179,6 +188,26 @@ mod tests {
         for len in 1..=SLOT_MAX {
             let size = size_of_class(class_of(len));
             assert!(size >= len && size - len < 64, "{len} in {size}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_has_become_large_grows_in_large_chunks() {
+        let mut store = Payloads::default();
+        for len in [SLOT_MAX, 400] {
+            let small = (CHUNK_LEN / size_of_class(class_of(len))).next_power_of_two() as u32;
+            let count = small * SMALL_CHUNKS as u32 * 3;
+            let value = |number: u32| [&number.to_be_bytes()[..], &vec![1; len - 4]].concat();
+            let places: Vec<Place> = (0..count)
+                .map(|number| store.insert([&value(number), &[], &[]]))
+                .collect();
+            for (place, number) in places.iter().zip(0..) {
+                assert!(store.get(*place) == value(number), "{number} of {len}");
+            }
+            let chunks = &store.classes[class_of(len)].chunks;
+            assert!(chunks[SMALL_CHUNKS - 1].len() <= CHUNK_LEN);
+            assert_eq!(chunks[SMALL_CHUNKS].len(), chunks[0].len() * SMALL_CHUNKS);
+            assert!(chunks.len() > SMALL_CHUNKS + 1);
         }
     }
 
