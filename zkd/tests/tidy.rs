@@ -36,13 +36,15 @@ const STRANGERS: [(&str, &[&str]); 2] = [
 ];
 
 /// What reaches into the outside world, and what to use instead.
-const WORLD: [(&str, &str); 12] = [
+const WORLD: [(&str, &str); 14] = [
     ("std::time", "take crate::time::Now as an argument"),
     ("SystemTime", "take crate::time::Now as an argument"),
     ("std::env", "take the value as an argument"),
     ("std::fs", "go through storage::Disk"),
     ("std::process", "return an error that ends the server"),
     ("std::thread", "leave threads to the runtime"),
+    ("thread::spawn", "leave threads to the runtime"),
+    ("thread::Builder", "leave threads to the runtime"),
     ("TcpStream", "leave sockets to the runtime"),
     ("TcpListener", "leave sockets to the runtime"),
     ("UdpSocket", "leave sockets to the runtime"),
@@ -53,6 +55,10 @@ const WORLD: [(&str, &str); 12] = [
 
 /// The one file below the drivers that may touch files.
 const DISK: &str = "storage/disk.rs";
+
+/// The one file below the drivers that may share its work with a second thread, which has to end before the function
+/// that began it: `std::thread::scope` sees to that.
+const DIVIDED: &str = "storage/snapshot/read/divided.rs";
 
 /// The longest file, tests apart.
 const LINES_MAX: usize = 800;
@@ -344,6 +350,9 @@ fn only_drivers_touch_the_world() {
                 continue;
             }
             for (world, instead) in WORLD.iter().filter(|(world, _)| line.contains(world)) {
+                if source.within == DIVIDED && *world == "std::thread" {
+                    continue;
+                }
                 broken.push(format!(
                     "{}:{number}: {world} below floor {DRIVER_FLOOR}: {instead}",
                     source.name
