@@ -3,7 +3,7 @@
 
 mod crashes;
 mod damage;
-mod long_snapshots;
+pub(super) mod long_snapshots;
 mod truncation;
 
 use std::collections::BTreeMap;

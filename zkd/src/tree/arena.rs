@@ -8,7 +8,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use super::acl::AclId;
 use super::digest;
@@ -38,9 +38,23 @@ struct Entry {
     id: NodeId,
 }
 
+/// So many znodes wait for each part of the index until they are entered together. One by one each of them would be
+/// entered somewhere in memory that no cache holds; a part that many are entered into is soon in a cache.
+const WAITING_MAX: usize = 4096;
+
+/// Znodes in slots that cannot be found yet.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// For each part of the index.
+    parts: Vec<Vec<Entry>>,
+    /// Pairs of znodes that have parent and hash in common. Whether the names are the same, too, is to be seen when all
+    /// payloads are in the arena.
+    pub(super) twins: Vec<(NodeId, NodeId)>,
+}
+
 /// One znode: 96 bytes. The fields of its Stat stand singly, since padding them to a whole would cost
 /// every znode another eight.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     czxid: Zxid,
     mzxid: Zxid,
@@ -189,6 +203,16 @@ impl Arena {
         acl: AclId,
     ) -> NodeId {
         let id = self.put(name, data, parent, stat, acl);
+        self.link_last(parent, id);
+        let hash = hash_of(&self.hash, parent, name.as_bytes());
+        self.shards[shard(hash)].insert_unique(spread(hash), Entry { hash, id }, rehash);
+        self.live += 1;
+        id
+    }
+
+    /// Makes a new znode the last child.
+    #[inline]
+    fn link_last(&mut self, parent: NodeId, id: NodeId) {
         let first = self.get(parent).first_child;
         if first == NONE {
             self.get_mut(parent).first_child = id;
@@ -204,10 +228,71 @@ impl Arena {
             "a thousand million children of one znode"
         );
         self.get_mut(parent).children += 1;
-        let hash = hash_of(&self.hash, parent, name.as_bytes());
-        self.shards[shard(hash)].insert_unique(spread(hash), Entry { hash, id }, rehash);
+    }
+
+    /// The slot that [`Self::append`] fills next.
+    pub(super) fn next_new(&self) -> NodeId {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK;
+        let last = self.chunks.last().map_or(0, Vec::len);
+        NodeId::try_from(full + last).unwrap_or(NONE)
+    }
+
+    /// What hashes names, for [`Namer`].
+    pub(super) fn namer(&self) -> Namer {
+        Namer(self.hash.clone())
+    }
+
+    /// The names and data of all znodes, which may be elsewhere while znodes are [appended](Self::append).
+    pub(super) fn payloads_mut(&mut self) -> &mut Payloads {
+        &mut self.payloads
+    }
+
+    /// Adds a znode as the last child of its parent, in a new slot; its payload may be elsewhere. It is found only
+    /// after [`Self::index`].
+    pub(super) fn append(&mut self, node: Node) -> NodeId {
+        let parent = node.parent;
+        let id = self.push(node);
+        self.link_last(parent, id);
         self.live += 1;
         id
+    }
+
+    /// Lets znodes be found that were appended one after the other, `first` the first of them: some now, some not
+    /// before [`Self::index_rest`].
+    pub(super) fn index(&mut self, first: NodeId, hashes: &[u32], waiting: &mut Waiting) {
+        waiting.parts.resize_with(SHARDS, Vec::new);
+        for (&hash, id) in hashes.iter().zip(first..) {
+            let part = shard(hash);
+            waiting.parts[part].push(Entry { hash, id });
+            if waiting.parts[part].len() == WAITING_MAX {
+                self.index_part(part, waiting);
+            }
+        }
+    }
+
+    /// Lets all znodes be found that still wait for it.
+    pub(super) fn index_rest(&mut self, waiting: &mut Waiting) {
+        for part in 0..waiting.parts.len() {
+            self.index_part(part, waiting);
+        }
+    }
+
+    fn index_part(&mut self, part: usize, waiting: &mut Waiting) {
+        let (chunks, shard) = (&self.chunks, &mut self.shards[part]);
+        let parent = |id: NodeId| chunks[(id >> CHUNK_BITS) as usize][id as usize % CHUNK].parent;
+        for new in waiting.parts[part].drain(..) {
+            let hash = spread(new.hash);
+            let is_twin = |old: &Entry| old.hash == new.hash && parent(old.id) == parent(new.id);
+            match shard.entry(hash, is_twin, rehash) {
+                hash_table::Entry::Vacant(place) => {
+                    place.insert(new);
+                }
+                hash_table::Entry::Occupied(old) => {
+                    waiting.twins.push((old.get().id, new.id));
+                    shard.insert_unique(hash, new, rehash);
+                }
+            }
+        }
     }
 
     /// Takes a childless znode (never the root) out.
@@ -311,29 +396,8 @@ impl Arena {
         stat: &StatPersisted,
         acl: AclId,
     ) -> NodeId {
-        let mut len = [0; 4];
-        let len = name_len_bytes(name.len(), &mut len);
-        let payload = (self.payloads).insert([len, name.as_bytes(), data.unwrap_or_default()]);
-        let mut node = Node {
-            czxid: Zxid::ZERO,
-            mzxid: Zxid::ZERO,
-            pzxid: Zxid::ZERO,
-            ctime: 0,
-            mtime: 0,
-            ephemeral_owner: 0,
-            version: 0,
-            cversion: 0,
-            aversion: 0,
-            acl,
-            crc: 0,
-            parent,
-            first_child: NONE,
-            next: NONE,
-            prev: NONE,
-            children: null_flag(data),
-            payload,
-        };
-        node.set_stat(stat);
+        let payload = put_payload(&mut self.payloads, name, data);
+        let node = Node::new(parent, data.is_none(), payload, stat, acl, 0);
         if self.free.is_empty() && Arc::strong_count(&self.walk) == 1 {
             self.free.append(&mut self.quarantine);
         }
@@ -341,6 +405,12 @@ impl Arena {
             *self.get_mut(id) = node;
             return id;
         }
+        self.push(node)
+    }
+
+    /// Puts a znode into a new slot.
+    #[inline]
+    fn push(&mut self, node: Node) -> NodeId {
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
@@ -357,7 +427,56 @@ impl Arena {
     }
 }
 
+/// Says where in an arena's index a znode belongs.
+#[derive(Clone, Debug)]
+pub(super) struct Namer(DefaultHashBuilder);
+
+impl Namer {
+    pub(super) fn hash(&self, parent: NodeId, name: &str) -> u32 {
+        hash_of(&self.0, parent, name.as_bytes())
+    }
+}
+
+/// Stores name and data.
+#[inline]
+pub(super) fn put_payload(payloads: &mut Payloads, name: &str, data: Option<&[u8]>) -> Place {
+    let mut len = [0; 4];
+    let len = name_len_bytes(name.len(), &mut len);
+    payloads.insert([len, name.as_bytes(), data.unwrap_or_default()])
+}
+
 impl Node {
+    /// A znode without relatives but its parent.
+    #[inline]
+    pub(super) fn new(
+        parent: NodeId,
+        data_is_null: bool,
+        payload: Place,
+        stat: &StatPersisted,
+        acl: AclId,
+        crc: u32,
+    ) -> Self {
+        Self {
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            pzxid: stat.pzxid,
+            ctime: stat.ctime,
+            mtime: stat.mtime,
+            ephemeral_owner: stat.ephemeral_owner,
+            version: stat.version,
+            cversion: stat.cversion,
+            aversion: stat.aversion,
+            acl,
+            crc,
+            parent,
+            first_child: NONE,
+            next: NONE,
+            prev: NONE,
+            children: if data_is_null { NULL_DATA } else { 0 },
+            payload,
+        }
+    }
+
     pub(super) fn stat(&self) -> StatPersisted {
         StatPersisted {
             czxid: self.czxid,

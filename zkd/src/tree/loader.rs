@@ -4,13 +4,14 @@
 //! is held back until the rest of it comes, nothing beyond the body's end is touched, and siblings keep
 //! the order of the file. Counterpart: `DataTree.deserialize`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::acl::AclTable;
-use super::arena::NodeId;
+use super::arena::{NodeId, Waiting};
 use super::{DataTree, byte_count};
 use crate::ids::SessionId;
-use crate::jute::{DecodeError, Reader, Record};
+use crate::jute::{DecodeError, Reader};
 use crate::record::data::{Acl, StatPersisted};
 
 /// The largest path, data or ACL list that is believed. No server accepts a request this size.
@@ -28,21 +29,20 @@ pub struct Progress {
 /// Builds a tree from the bytes of a snapshot body.
 #[derive(Debug)]
 pub struct SnapshotLoader {
-    phase: Phase,
-    /// The beginning of a record whose rest has not come yet.
-    held: Vec<u8>,
-    /// Length `held` must reach before it is worth another look.
-    wanted: usize,
+    pub(super) phase: Phase,
+    pub(super) held: Held,
     /// Sessions and ACLs come before there is a root to make a tree with.
     sessions: Vec<(SessionId, i32)>,
     acls: AclTable,
-    tree: Option<DataTree>,
+    pub(super) tree: Option<DataTree>,
     /// Parent of the znode read last: most often that of the next one, too.
     parent: (String, NodeId),
+    /// Only where [`Self::split`] was called.
+    pub(super) waiting: Waiting,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     SessionCount,
     Sessions(i32),
     AclCount,
@@ -51,12 +51,88 @@ enum Phase {
     Done,
 }
 
+/// The beginning of a record whose rest has not come yet.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    /// Length `bytes` must reach before it is worth another look.
+    wanted: usize,
+}
+
+impl Held {
+    /// Gives `read` one record after the other, until it says, with the length of the record, that the body is `done`.
+    pub(super) fn feed(
+        &mut self,
+        input: &[u8],
+        mut done: bool,
+        mut read: impl FnMut(&[u8]) -> Result<(usize, bool), Failure>,
+    ) -> Result<Progress, DecodeError> {
+        let mut rest = input;
+        while !done {
+            if self.bytes.is_empty() {
+                match read(rest) {
+                    Ok((used, last)) => {
+                        rest = &rest[used..];
+                        done = last;
+                    }
+                    Err(Short(missing)) => {
+                        self.wanted = checked_len(rest.len(), missing)?;
+                        self.bytes = rest.to_vec();
+                        rest = &[];
+                        break;
+                    }
+                    Err(Bad(error)) => return Err(error),
+                }
+                continue;
+            }
+            // Only what the held record is known to need is taken, so nothing is taken too much.
+            let missing = self.wanted.saturating_sub(self.bytes.len());
+            let (more, after) = rest.split_at(missing.min(rest.len()));
+            self.bytes.extend_from_slice(more);
+            rest = after;
+            if self.bytes.len() < self.wanted {
+                break;
+            }
+            let held = std::mem::take(&mut self.bytes);
+            match read(&held) {
+                Ok((_all, last)) => done = last,
+                Err(Short(missing)) => {
+                    self.wanted = checked_len(held.len(), missing)?;
+                    self.bytes = held;
+                }
+                Err(Bad(error)) => return Err(error),
+            }
+        }
+        Ok(Progress {
+            consumed: input.len() - rest.len(),
+            done,
+        })
+    }
+}
+
 /// What a znode is in a snapshot.
-struct StoredNode<'a> {
-    path: std::borrow::Cow<'a, str>,
-    data: Option<&'a [u8]>,
-    acl_key: i64,
-    stat: StatPersisted,
+pub(super) struct StoredNode<'a> {
+    pub(super) path: Cow<'a, str>,
+    pub(super) data: Option<&'a [u8]>,
+    pub(super) acl_key: i64,
+    pub(super) stat: StatPersisted,
+}
+
+impl<'a> StoredNode<'a> {
+    /// Reads a znode, or the `/` behind the last one.
+    #[inline]
+    pub(super) fn decode(from: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+        let path = from.str("path")?;
+        if path == "/" {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            path,
+            data: read_buffer(from)?,
+            acl_key: from.long("ACL key")?,
+            stat: StatPersisted::from_array(from.array("Stat")?),
+        }))
+    }
 }
 
 impl Default for SnapshotLoader {
@@ -71,12 +147,12 @@ impl SnapshotLoader {
     pub fn new() -> Self {
         Self {
             phase: Phase::SessionCount,
-            held: Vec::new(),
-            wanted: 0,
+            held: Held::default(),
             sessions: Vec::new(),
             acls: AclTable::new(),
             tree: None,
             parent: (String::new(), super::ROOT),
+            waiting: Waiting::default(),
         }
     }
 
@@ -86,43 +162,13 @@ impl SnapshotLoader {
     /// When the bytes are no snapshot body: negative counts, unreasonable lengths, a znode before
     /// its parent. The loader is of no more use then.
     pub fn feed(&mut self, input: &[u8]) -> Result<Progress, DecodeError> {
-        let mut rest = input;
-        while self.phase != Phase::Done {
-            if self.held.is_empty() {
-                match self.read_record(rest) {
-                    Ok(used) => rest = &rest[used..],
-                    Err(Short(missing)) => {
-                        self.wanted = checked_len(rest.len(), missing)?;
-                        self.held = rest.to_vec();
-                        rest = &[];
-                        break;
-                    }
-                    Err(Bad(error)) => return Err(error),
-                }
-                continue;
-            }
-            // Only what the held record is known to need is taken, so nothing is taken too much.
-            let missing = self.wanted.saturating_sub(self.held.len());
-            let (more, after) = rest.split_at(missing.min(rest.len()));
-            self.held.extend_from_slice(more);
-            rest = after;
-            if self.held.len() < self.wanted {
-                break;
-            }
-            let held = std::mem::take(&mut self.held);
-            match self.read_record(&held) {
-                Ok(_all) => {}
-                Err(Short(missing)) => {
-                    self.wanted = checked_len(held.len(), missing)?;
-                    self.held = held;
-                }
-                Err(Bad(error)) => return Err(error),
-            }
-        }
-        Ok(Progress {
-            consumed: input.len() - rest.len(),
-            done: self.phase == Phase::Done,
-        })
+        let mut held = std::mem::take(&mut self.held);
+        let progress = held.feed(input, self.phase == Phase::Done, |record| {
+            let used = self.read_record(record)?;
+            Ok((used, self.phase == Phase::Done))
+        });
+        self.held = held;
+        progress
     }
 
     /// How many znodes have been read.
@@ -146,8 +192,8 @@ impl SnapshotLoader {
     pub fn finish(self) -> Result<DataTree, DecodeError> {
         let incomplete = DecodeError::Truncated {
             what: "snapshot",
-            needed: self.wanted.max(1),
-            left: self.held.len(),
+            needed: self.held.wanted.max(1),
+            left: self.held.bytes.len(),
         };
         if self.phase != Phase::Done {
             return Err(incomplete);
@@ -181,22 +227,14 @@ impl SnapshotLoader {
                 self.phase = Phase::Acls(left - 1);
             }
             Phase::Nodes => {
-                let path = from.str("path")?;
-                if path == "/" {
-                    if self.tree.is_none() {
-                        return Err(Bad(DecodeError::Invalid {
-                            what: "a snapshot without a root znode",
-                        }));
-                    }
-                    self.phase = Phase::Done;
-                } else {
-                    let node = StoredNode {
-                        path,
-                        data: read_buffer(&mut from)?,
-                        acl_key: from.long("ACL key")?,
-                        stat: StatPersisted::decode(&mut from)?,
-                    };
+                if let Some(node) = StoredNode::decode(&mut from)? {
                     self.add_node(&node)?;
+                } else if self.tree.is_none() {
+                    return Err(Bad(DecodeError::Invalid {
+                        what: "a snapshot without a root znode",
+                    }));
+                } else {
+                    self.phase = Phase::Done;
                 }
             }
             Phase::Done => {}
@@ -290,7 +328,7 @@ impl DataTree {
 }
 
 /// Why a record could not be read.
-enum Failure {
+pub(super) enum Failure {
     /// It lacks at least so many bytes.
     Short(usize),
     Bad(DecodeError),

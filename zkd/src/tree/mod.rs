@@ -8,6 +8,7 @@
 mod acl;
 mod apply;
 mod arena;
+mod bulk;
 pub mod digest;
 mod ephemeral;
 mod loader;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use acl::AclId;
 pub use apply::{Applied, AppliedBody, TriggerSink};
+pub use bulk::{Unpacked, Unpacker};
 pub use ephemeral::{CONTAINER_OWNER, EphemeralKind, TTL_MS_MAX};
 pub use loader::{Progress, SnapshotLoader};
 pub use quota::{LIMITS, Quota, QuotaFigures, STATS};

@@ -1,5 +1,7 @@
 //! Reading a snapshot back, and checking all of it.
 
+mod divided;
+
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -39,31 +41,13 @@ pub(in crate::storage) fn load<D: Disk>(
     disk: &D,
     found: &SnapshotFile,
 ) -> Result<Loaded, StorageError> {
-    let path = disk.path(Dir::Snap, &found.name);
-    let file = disk
-        .open(Dir::Snap, &found.name)
-        .map_err(|e| StorageError::io("open", &path, e))?;
-    let compression = parse_name(&found.name).map_or(Compression::None, |(_, c)| c);
-    let size = match compression {
-        Compression::None => file.size().ok(),
-        Compression::Gzip | Compression::Snappy => None,
-    };
-    let mut input = Input {
-        size,
-        source: Source::new(file, compression),
-        path,
-        chunk: vec![0; CHUNK],
-        filled: 0,
-        taken: 0,
-        offset: 0,
-        adler: Adler32::new(),
-    };
-    input.header()?;
-    let mut tree = input.body()?;
-    input.seal()?;
-    let digest = input.trailers()?;
-    tree.set_last_processed_zxid(found.zxid);
-    Ok(Loaded { tree, digest })
+    let mut input = Input::open(disk, found, true)?;
+    let mut loaded = input.load(found.zxid);
+    if loaded.is_err() && input.was_divided {
+        // What is unusual about a file, or wrong, one thread alone finds out, from the beginning.
+        loaded = Input::open(disk, found, false)?.load(found.zxid);
+    }
+    loaded
 }
 
 /// The uncompressed bytes of a snapshot, summed as they are used.
@@ -79,9 +63,49 @@ struct Input<F> {
     /// How much has been used, of the uncompressed bytes.
     offset: u64,
     adler: Adler32,
+    /// Whether a second thread may help with a long one.
+    may_divide: bool,
+    was_divided: bool,
 }
 
 impl<F: DiskFile> Input<F> {
+    fn open<D: Disk<File = F>>(
+        disk: &D,
+        found: &SnapshotFile,
+        may_divide: bool,
+    ) -> Result<Self, StorageError> {
+        let path = disk.path(Dir::Snap, &found.name);
+        let file = disk
+            .open(Dir::Snap, &found.name)
+            .map_err(|e| StorageError::io("open", &path, e))?;
+        let compression = parse_name(&found.name).map_or(Compression::None, |(_, c)| c);
+        let size = match compression {
+            Compression::None => file.size().ok(),
+            Compression::Gzip | Compression::Snappy => None,
+        };
+        Ok(Self {
+            size,
+            source: Source::new(file, compression),
+            path,
+            chunk: vec![0; CHUNK],
+            filled: 0,
+            taken: 0,
+            offset: 0,
+            adler: Adler32::new(),
+            may_divide,
+            was_divided: false,
+        })
+    }
+
+    fn load(&mut self, zxid: Zxid) -> Result<Loaded, StorageError> {
+        self.header()?;
+        let mut tree = self.body()?;
+        self.seal()?;
+        let digest = self.trailers()?;
+        tree.set_last_processed_zxid(zxid);
+        Ok(Loaded { tree, digest })
+    }
+
     /// What is there, at least one byte unless the file is over.
     fn more(&mut self) -> Result<&[u8], StorageError> {
         if self.taken == self.filled {
@@ -153,6 +177,13 @@ impl<F: DiskFile> Input<F> {
                 let count = left * loader.node_count() as u64 / self.offset;
                 loader.reserve(usize::try_from(count).unwrap_or(0));
                 reserved = true;
+                if self.may_divide
+                    && let Some(unpacker) = loader.split()
+                {
+                    self.was_divided = true;
+                    divided::rest_of_body(self, unpacker, &mut loader)?;
+                    break;
+                }
             }
         }
         loader.finish().map_err(|e| self.corrupt(e.to_string()))
@@ -343,5 +374,37 @@ impl<F: DiskFile> Read for SnappySource<F> {
         into[..count].copy_from_slice(&self.block[self.taken..self.taken + count]);
         self.taken += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::StorageOptions;
+    use crate::storage::snapshot::{list, write_tree};
+    use crate::storage::test_disk::TestDisk;
+    use crate::storage::tests::long_snapshots::written;
+
+    #[test]
+    fn the_work_on_a_long_snapshot_is_divided_if_it_may_be() {
+        let disk = TestDisk::new();
+        let file = written(&disk, Compression::None);
+        let digests = [false, true].map(|may_divide| {
+            let mut input = Input::open(&disk, &file, may_divide).unwrap();
+            let loaded = input.load(file.zxid).unwrap();
+            assert_eq!(input.was_divided, may_divide);
+            (loaded.tree.digest(), loaded.digest)
+        });
+        assert_eq!(digests[0], digests[1]);
+    }
+
+    #[test]
+    fn a_short_snapshot_is_not_worth_a_thread() {
+        let disk = TestDisk::new();
+        write_tree(&disk, &DataTree::new(), Zxid(3), &StorageOptions::default()).unwrap();
+        let file = list(&disk).unwrap().remove(0);
+        let mut input = Input::open(&disk, &file, true).unwrap();
+        input.load(file.zxid).unwrap();
+        assert!(!input.was_divided);
     }
 }

@@ -1,4 +1,4 @@
-//! Snapshots that are read in several pieces.
+//! Snapshots that are read in several pieces, all but the first with the help of a second thread.
 
 use super::*;
 use crate::record::data::Acl;
@@ -34,7 +34,10 @@ fn long_tree() -> DataTree {
 }
 
 /// Puts the tree on the disk; the file's name.
-fn written(disk: &TestDisk, compression: Compression) -> snapshot::SnapshotFile {
+pub(in crate::storage) fn written(
+    disk: &TestDisk,
+    compression: Compression,
+) -> snapshot::SnapshotFile {
     let options = StorageOptions {
         compression,
         ..options()
@@ -72,5 +75,51 @@ fn are_refused_if_damaged() {
         }
         disk.put(Dir::Snap, &file.name, &bytes);
         assert!(snapshot::load(&disk, &file).is_err(), "damaged at {at}");
+    }
+}
+
+/// A znode that Apache would not write where it stands: all others come back, and this one is what the last of its
+/// records says.
+#[test]
+fn may_have_a_path_twice() {
+    let disk = TestDisk::new();
+    let file = written(&disk, Compression::None);
+    let whole = disk.get(Dir::Snap, &file.name);
+    let path = format!("/n{ZNODES}");
+    let last = (whole.windows(path.len()))
+        .rposition(|at| at == path.as_bytes())
+        .unwrap();
+    for other in ["/n10001", "/x10001"] {
+        let mut bytes = whole.clone();
+        bytes[last..last + path.len()].copy_from_slice(other.as_bytes());
+        let tree_end = bytes.len() - 2 * 13 - 20 - 8 - 13;
+        let sum = simd_adler32::adler32(&&bytes[..tree_end]);
+        bytes.truncate(tree_end);
+        bytes.extend_from_slice(&i64::from(sum).to_be_bytes());
+        bytes.extend_from_slice(&[0, 0, 0, 1, b'/']);
+        disk.put(Dir::Snap, &file.name, &bytes);
+        let tree = snapshot::load(&disk, &file).unwrap().tree;
+        let lost = usize::from(other == "/n10001");
+        assert_eq!(tree.node_count(), long_tree().node_count() - lost);
+        let czxid = tree.node(other).unwrap().stat().czxid;
+        assert_eq!(czxid, Zxid(ZNODES), "the later one");
+        assert!(tree.node(&path).is_none());
+    }
+}
+
+/// What a decompressor says in the middle of a file, it says for the whole of it.
+#[test]
+fn are_refused_if_they_cannot_be_read_on() {
+    for compression in [Compression::Gzip, Compression::Snappy] {
+        let disk = TestDisk::new();
+        let file = written(&disk, compression);
+        let whole = disk.get(Dir::Snap, &file.name);
+        for part in [2, 3, 4] {
+            let mut bytes = whole.clone();
+            bytes.truncate(whole.len() - whole.len() / part);
+            disk.put(Dir::Snap, &file.name, &bytes);
+            let error = snapshot::load(&disk, &file).unwrap_err().to_string();
+            assert!(error.contains(&file.name), "{error}");
+        }
     }
 }
