@@ -9,6 +9,7 @@ mod device;
 mod emulated;
 pub mod emulator;
 mod flows;
+mod forwarder;
 pub mod link;
 mod loopback;
 pub mod matrix;
