@@ -8,6 +8,7 @@ pub mod lab;
 pub mod network;
 pub mod nodes;
 pub mod observe;
+pub mod pcap;
 pub mod report;
 pub mod run;
 pub mod value;
@@ -25,6 +26,7 @@ pub use self::nodes::{
     ClockArgs, DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
 };
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
+pub use self::pcap::PcapArgs;
 pub use self::report::{ReportArgs, WatchArgs};
 pub use self::run::RunArgs;
 pub use self::value::{data_dir, duration, version_of};
@@ -153,6 +155,8 @@ pub enum Command {
     Drop(MessageArgs),
     /// Keep a message between servers, and what follows it, from its receiver until it is healed
     Hold(MessageArgs),
+    /// Write the packets of the nodes into a pcapng file, for Wireshark and tcpdump
+    Pcap(PcapArgs),
     /// Take faults out
     Heal(HealArgs),
     /// Run a program inside a node's network: zklab exec n1 -- ping 10.77.0.2

@@ -15,6 +15,7 @@ mod load;
 mod logs;
 mod network;
 mod nodes;
+mod pcap;
 mod report;
 mod run;
 mod scenario;
@@ -135,6 +136,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Partition(args) => network::partition(context, args),
         Command::Drop(args) => wire::withhold(context, args, false),
         Command::Hold(args) => wire::withhold(context, args, true),
+        Command::Pcap(args) => pcap::run(context, args),
         Command::Heal(args) => network::heal(context, args),
         Command::Exec(args) => exec::run(context, &args),
         Command::Shell(args) => exec::shell(context, args.node),

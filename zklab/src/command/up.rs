@@ -78,7 +78,7 @@ pub(super) fn run(context: &mut Context, args: UpArgs) -> Result<Exit, Failure> 
                     progress.say(&text);
                     out.doing(&text);
                 }
-                Early::News(_) | Early::Event(_) => {}
+                Early::News(_) | Early::Event(_) | Early::Bytes(_) => {}
             }
             true
         })?

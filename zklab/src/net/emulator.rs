@@ -15,6 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::capture::{self, Capture, Captured};
 use super::device::Device;
 use super::forwarder::Forwarder;
 use super::matrix::Matrix;
@@ -49,7 +50,8 @@ pub(super) struct Shared {
     pub(super) order: Mutex<Orders>,
     pub(super) has_order: AtomicBool,
     pub(super) wake: EventFd,
-    pub(super) counters: Vec<Counter>,
+    /// By the numbers of the links; more when there are more nodes.
+    pub(super) counters: Mutex<Vec<Arc<Counter>>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,10 @@ pub(super) struct Orders {
     pub(super) tap: Option<Tap>,
     /// Messages to be withheld from now on, and those no longer.
     pub(super) rules: Vec<RuleOrder>,
+    /// Those who want copies of what passes, from now on.
+    pub(super) captures: Vec<Capture>,
+    /// Nodes that come and go, before the matrix is changed.
+    pub(super) nodes: Vec<NodeOrder>,
     pub(super) stop: bool,
 }
 
@@ -71,7 +77,35 @@ pub(super) enum RuleOrder {
     Disarm(u32),
 }
 
+/// A node comes or goes.
+#[derive(Debug)]
+pub(super) enum NodeOrder {
+    /// It is at this place from now on.
+    Join {
+        place: usize,
+        device: Device,
+        address: Ipv4Addr,
+        counters: Vec<Arc<Counter>>,
+    },
+    /// Nothing is at this place any more.
+    Leave(usize),
+}
+
+impl Counter {
+    fn reset(&self) {
+        for count in [&self.sent, &self.dropped, &self.held, &self.first_us] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Shared {
+    fn counters(&self) -> MutexGuard<'_, Vec<Arc<Counter>>> {
+        self.counters
+            .lock()
+            .expect("nobody panics while holding the counters")
+    }
+
     pub(super) fn order(&self) -> MutexGuard<'_, Orders> {
         self.order
             .lock()
@@ -97,7 +131,8 @@ pub struct Emulator {
 
 impl fmt::Debug for Emulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "emulator of {} links", self.shared.counters.len())
+        let nodes = self.matrix().node_count();
+        write!(f, "emulator of {nodes} nodes")
     }
 }
 
@@ -119,16 +154,14 @@ impl Emulator {
             order: Mutex::default(),
             has_order: AtomicBool::new(false),
             wake: EventFd::from_value_and_flags(0, flags).doing(cannot)?,
-            counters: (0..count * count).map(|_| Counter::default()).collect(),
+            counters: Mutex::new(new_counters(count * count)),
         });
         let matrix = Arc::new(Matrix::clean(count));
-        let forwarder = Forwarder::new(
-            devices,
-            nodes,
-            seed,
-            Arc::clone(&matrix),
-            Arc::clone(&shared),
-        );
+        let mut forwarder = Forwarder::new(seed, Arc::clone(&matrix), Arc::clone(&shared));
+        let counters = shared.counters().clone();
+        for (place, (device, address)) in devices.into_iter().zip(nodes).enumerate() {
+            forwarder.join(place, device, *address, counters.clone());
+        }
         let thread = std::thread::Builder::new()
             .name("emulator".to_owned())
             .spawn(move || forwarder.run())
@@ -194,6 +227,50 @@ impl Emulator {
         told
     }
 
+    /// From now on copies of what passes are kept for the receiver: on the links from and to these places, or on all
+    /// if there are none.
+    pub fn capture(&self, places: Vec<usize>) -> Captured {
+        let (capture, captured) = capture::start(places);
+        self.shared.order().captures.push(capture);
+        self.shared.wake();
+        captured
+    }
+
+    /// A node comes to a place that is free, or to the first behind all others. Its links are as `matrix` says, by
+    /// then the links as they were ordered last.
+    pub(super) fn join(
+        &self,
+        place: usize,
+        device: Device,
+        address: Ipv4Addr,
+    ) -> oneshot::Receiver<u64> {
+        let counters = {
+            let mut counters = self.shared.counters();
+            let count = counters.len().max((place + 1) * (place + 1));
+            let more = new_counters(count - counters.len());
+            counters.extend(more);
+            for (number, counter) in counters.iter().enumerate() {
+                let (from, to) = Matrix::ends(number);
+                if from == place || to == place {
+                    counter.reset();
+                }
+            }
+            counters.clone()
+        };
+        let join = NodeOrder::Join {
+            place,
+            device,
+            address,
+            counters,
+        };
+        self.change_with(Some(join), |matrix| matrix.grow(place + 1))
+    }
+
+    /// The node at this place goes, with whatever is wrong with its links and on its way to it.
+    pub(super) fn leave(&self, place: usize) -> oneshot::Receiver<u64> {
+        self.change_with(Some(NodeOrder::Leave(place)), |_| ())
+    }
+
     /// The links as they were ordered last.
     ///
     /// # Panics
@@ -209,6 +286,15 @@ impl Emulator {
     /// # Panics
     /// If `change` does.
     pub fn change(&self, change: impl FnOnce(&mut Matrix)) -> oneshot::Receiver<u64> {
+        self.change_with(None, change)
+    }
+
+    /// As [`Self::change`], at once with a node that comes or goes.
+    fn change_with(
+        &self,
+        node: Option<NodeOrder>,
+        change: impl FnOnce(&mut Matrix),
+    ) -> oneshot::Receiver<u64> {
         let (tell, told) = oneshot::channel();
         let mut current = self.locked_matrix();
         let mut matrix = Matrix::clone(&current);
@@ -216,6 +302,7 @@ impl Emulator {
         *current = Arc::new(matrix);
         let mut order = self.shared.order();
         order.matrix = Some(Arc::clone(&current));
+        order.nodes.extend(node);
         order.waiting.push(tell);
         drop(order);
         drop(current);
@@ -226,7 +313,8 @@ impl Emulator {
     /// What a link has carried.
     #[must_use]
     pub fn traffic(&self, from: usize, to: usize) -> Traffic {
-        let counter = &self.shared.counters[self.matrix().number(from, to)];
+        let number = self.matrix().number(from, to);
+        let counter = Arc::clone(&self.shared.counters()[number]);
         Traffic {
             sent: counter.sent.load(Ordering::Relaxed),
             dropped: counter.dropped.load(Ordering::Relaxed),
@@ -251,6 +339,10 @@ impl Drop for Emulator {
             let _ = thread.join();
         }
     }
+}
+
+fn new_counters(count: usize) -> Vec<Arc<Counter>> {
+    (0..count).map(|_| Arc::default()).collect()
 }
 
 /// The errors of a change that can no longer be awaited.

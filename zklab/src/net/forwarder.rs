@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
+use super::capture::{Capture, Passed};
 use super::checksum::{self, VIRTIO_HEADER};
 use super::device::Device;
-use super::emulator::{RuleOrder, Shared};
+use super::emulator::{Counter, NodeOrder, RuleOrder, Shared};
 use super::flows::{Flows, is_between_servers};
 use super::link::{Fate, Link, LinkFaults};
 use super::matrix::Matrix;
@@ -73,8 +74,14 @@ struct Jam {
 /// The thread's own state.
 pub(super) struct Forwarder {
     shared: Arc<Shared>,
-    devices: Arc<Vec<Device>>,
-    /// The node of the last number of an address.
+    seed: u64,
+    /// By the numbers of the links, as everything of links.
+    counters: Vec<Arc<Counter>>,
+    /// By place; a place without a node has none.
+    devices: Vec<Option<Arc<Device>>>,
+    /// There are others than those that are polled.
+    has_other_devices: bool,
+    /// The place of the node of the last number of an address.
     nodes: [Option<usize>; 256],
     /// What all addresses begin with.
     prefix: [u8; 3],
@@ -86,80 +93,130 @@ pub(super) struct Forwarder {
     links: Vec<Link>,
     /// The connections that each link carries.
     flows: Vec<Flows>,
-    /// The nodes' addresses.
+    /// The nodes' addresses, by place.
     addresses: Vec<Ipv4Addr>,
     jams: Vec<Jam>,
     on_their_way: BinaryHeap<Reverse<OnItsWay>>,
     seq: u64,
     spare: Vec<Vec<u8>>,
     tap: Option<Tap>,
+    captures: Vec<Capture>,
     begin: Instant,
 }
 
 impl Forwarder {
-    pub(super) fn new(
-        devices: Vec<Device>,
-        addresses: &[Ipv4Addr],
-        seed: u64,
-        matrix: Arc<Matrix>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let links = devices.len() * devices.len();
-        let mut nodes = [None; 256];
-        let mut prefix = [0; 3];
-        for (index, address) in addresses.iter().enumerate() {
-            let [a, b, c, last] = address.octets();
-            prefix = [a, b, c];
-            nodes[usize::from(last)] = Some(index);
-        }
+    /// Without any nodes.
+    pub(super) fn new(seed: u64, matrix: Arc<Matrix>, shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            devices: Arc::new(devices),
-            nodes,
-            prefix,
+            seed,
+            counters: Vec::new(),
+            devices: Vec::new(),
+            has_other_devices: true,
+            nodes: [None; 256],
+            prefix: [0; 3],
             matrix,
-            clean: vec![true; links],
-            opened: vec![false; links],
-            links: (0..links as u64).map(|n| Link::new(seed, n)).collect(),
-            flows: vec![Flows::default(); links],
-            addresses: addresses.to_vec(),
-            jams: (0..links).map(|_| Jam::default()).collect(),
+            clean: Vec::new(),
+            opened: Vec::new(),
+            links: Vec::new(),
+            flows: Vec::new(),
+            addresses: Vec::new(),
+            jams: Vec::new(),
             on_their_way: BinaryHeap::new(),
             seq: 0,
             spare: Vec::new(),
             tap: None,
+            captures: Vec::new(),
             begin: Instant::now(),
         }
+    }
+
+    /// A node is at this place from now on. `counters` are those of all links.
+    pub(super) fn join(
+        &mut self,
+        place: usize,
+        device: Device,
+        address: Ipv4Addr,
+        counters: Vec<Arc<Counter>>,
+    ) {
+        let [a, b, c, last] = address.octets();
+        self.prefix = [a, b, c];
+        self.nodes[usize::from(last)] = Some(place);
+        let count = counters.len();
+        self.counters = counters;
+        self.clean.resize(count, true);
+        self.opened.resize(count, false);
+        self.flows.resize(count, Flows::default());
+        self.jams.resize_with(count, Jam::default);
+        for number in self.links.len()..count {
+            self.links.push(Link::new(self.seed, number as u64));
+        }
+        if self.devices.len() <= place {
+            self.devices.resize_with(place + 1, || None);
+            self.addresses.resize(place + 1, Ipv4Addr::UNSPECIFIED);
+        }
+        self.devices[place] = Some(Arc::new(device));
+        self.addresses[place] = address;
+        self.has_other_devices = true;
+    }
+
+    /// Nothing is at this place any more, nor on its way to it.
+    fn leave(&mut self, place: usize) {
+        self.devices[place] = None;
+        self.has_other_devices = true;
+        let [.., last] = self.addresses[place].octets();
+        self.nodes[usize::from(last)] = None;
+        for number in 0..self.links.len() {
+            let (from, to) = Matrix::ends(number);
+            if from == place || to == place {
+                self.jams[number] = Jam::default();
+                self.flows[number] = Flows::default();
+                self.opened[number] = false;
+            }
+        }
+        let is_other = |Reverse(packet): &Reverse<OnItsWay>| {
+            let (from, to) = Matrix::ends(packet.link);
+            from != place && to != place
+        };
+        self.on_their_way.retain(is_other);
     }
 
     pub(super) fn run(mut self) {
         // Without it the kernel wakes sleepers up to 50 µs late to save power.
         let _ = nix::sys::prctl::set_timerslack(1);
-        let devices = Arc::clone(&self.devices);
         let shared = Arc::clone(&self.shared);
-        let mut polled: Vec<PollFd<'_>> = std::iter::once(shared.wake.as_fd())
-            .chain(devices.iter().map(AsFd::as_fd))
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
         let mut buffer = vec![0; FRAME_MAX];
-        loop {
-            if shared.has_order.swap(false, Ordering::AcqRel) && self.obey() {
-                return;
-            }
-            let now_ns = self.now_ns();
-            self.deliver_due(now_ns);
-            let patience = self.patience(now_ns);
-            if ppoll(&mut polled, patience, None).is_err() {
-                // A signal; nothing was lost.
-                continue;
-            }
-            if polled[0].any() == Some(true) {
-                // Whether it was read or not, `has_order` decides.
-                let _ = shared.wake.read();
-            }
-            for (from, fd) in polled[1..].iter().enumerate() {
-                if fd.any() == Some(true) {
-                    self.take_turn(from, &mut buffer);
+        while std::mem::take(&mut self.has_other_devices) {
+            // Those that are polled stay open for a round, even if one of them is given up in it.
+            let devices: Vec<(usize, Arc<Device>)> = self
+                .devices
+                .iter()
+                .enumerate()
+                .filter_map(|(place, device)| Some((place, Arc::clone(device.as_ref()?))))
+                .collect();
+            let mut polled: Vec<PollFd<'_>> = std::iter::once(shared.wake.as_fd())
+                .chain(devices.iter().map(|(_, device)| device.as_fd()))
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
+            while !self.has_other_devices {
+                if shared.has_order.swap(false, Ordering::AcqRel) && self.obey() {
+                    return;
+                }
+                let now_ns = self.now_ns();
+                self.deliver_due(now_ns);
+                let patience = self.patience(now_ns);
+                if ppoll(&mut polled, patience, None).is_err() {
+                    // A signal; nothing was lost.
+                    continue;
+                }
+                if polled[0].any() == Some(true) {
+                    // Whether it was read or not, `has_order` decides.
+                    let _ = shared.wake.read();
+                }
+                for ((from, device), fd) in devices.iter().zip(&polled[1..]) {
+                    if fd.any() == Some(true) {
+                        self.take_turn(*from, device, &mut buffer);
+                    }
                 }
             }
         }
@@ -183,9 +240,22 @@ impl Forwarder {
         if order.stop {
             return true;
         }
+        for node in order.nodes {
+            match node {
+                NodeOrder::Join {
+                    place,
+                    device,
+                    address,
+                    counters,
+                } => self.join(place, device, address, counters),
+                NodeOrder::Leave(place) => self.leave(place),
+            }
+        }
         if let Some(matrix) = order.matrix {
             self.put_in_force(matrix);
         }
+        self.captures.extend(order.captures);
+        self.captures.retain(|capture| !capture.is_over());
         if order.tap.is_some() {
             self.tap = order.tap;
         }
@@ -217,9 +287,9 @@ impl Forwarder {
             } = released;
             let number = self.matrix.number(from, to);
             if made && self.is_cut(number, &frame) {
-                self.count_lost(number);
+                self.lose(number, &frame);
             } else if made {
-                self.write(number, to, &frame);
+                self.write(number, to, &frame, Passed::Made);
             } else {
                 self.deliver(number, to, &frame);
             }
@@ -229,15 +299,22 @@ impl Forwarder {
     fn put_in_force(&mut self, matrix: Arc<Matrix>) {
         let old = std::mem::replace(&mut self.matrix, Arc::clone(&matrix));
         for (from, device) in self.devices.iter().enumerate() {
+            let Some(device) = device else {
+                continue;
+            };
             let real = matrix.needs_real_packets(from);
-            if real != old.needs_real_packets(from)
+            let was_real = from < old.node_count() && old.needs_real_packets(from);
+            if real != was_real
                 && let Err(error) = device.set_offload(!real)
             {
                 tracing::error!(%error, "the offload of a device cannot be changed");
             }
         }
         for (from, to) in matrix.pairs() {
-            let (before, now) = (old.link(from, to), matrix.link(from, to));
+            let is_new = from.max(to) >= old.node_count();
+            let clean = LinkFaults::default();
+            let before = if is_new { &clean } else { old.link(from, to) };
+            let now = matrix.link(from, to);
             if before == now {
                 continue;
             }
@@ -246,7 +323,7 @@ impl Forwarder {
             self.links[number].forget();
             if before.is_blocked() && !now.is_blocked() {
                 self.opened[number] = true;
-                self.shared.counters[number]
+                self.counters[number]
                     .first_us
                     .store(0, Ordering::Relaxed);
             }
@@ -264,16 +341,20 @@ impl Forwarder {
         let number = self.matrix.number(from, to);
         let (a, b) = (self.addresses[from], self.addresses[to]);
         for (forth, back) in self.flows[number].break_off(a, b, only_servers) {
-            // A device that takes nothing now loses it, as it would lose any packet.
-            let _ = self.devices[to].write(&forth);
-            let _ = self.devices[from].write(&back);
+            for (from, to, frame) in [(from, to, forth), (to, from, back)] {
+                // A device that takes nothing now loses it, as it would lose any packet.
+                if let Some(device) = &self.devices[to] {
+                    let _ = device.write(&frame);
+                }
+                self.show(from, to, Passed::Made, &frame);
+            }
         }
     }
 
     /// A jam ended: what it held arrives, in order (or is lost, if the link is cut now).
     fn release(&mut self, number: usize) {
         let jam = std::mem::take(&mut self.jams[number]);
-        self.shared.counters[number]
+        self.counters[number]
             .held
             .store(0, Ordering::Relaxed);
         for (to, frame) in jam.frames {
@@ -300,9 +381,9 @@ impl Forwarder {
     }
 
     /// Forwards what a node has sent, up to a limit.
-    fn take_turn(&mut self, from: usize, buffer: &mut [u8]) {
+    fn take_turn(&mut self, from: usize, device: &Device, buffer: &mut [u8]) {
         for _ in 0..TURN {
-            match self.devices[from].read(buffer) {
+            match device.read(buffer) {
                 Ok(length) if length > VIRTIO_HEADER => {
                     self.forward(from, &mut buffer[..length]);
                 }
@@ -327,7 +408,7 @@ impl Forwarder {
         let faults = faults.seen_by(is_between_servers(frame));
         let size = frame.len() - VIRTIO_HEADER;
         match self.links[number].admit(&faults, now_ns, size) {
-            Fate::Lost => self.count_lost(number),
+            Fate::Lost => self.lose(number, frame),
             Fate::Held => {
                 let copy = self.copy_of(frame);
                 self.hold(number, to, copy);
@@ -381,55 +462,86 @@ impl Forwarder {
     }
 
     fn faults(&self, number: usize) -> &LinkFaults {
-        let count = self.matrix.node_count();
-        self.matrix.link(number / count, number % count)
+        let (from, to) = Matrix::ends(number);
+        self.matrix.link(from, to)
     }
 
     fn hold(&mut self, number: usize, to: usize, frame: Vec<u8>) {
-        let jam = &mut self.jams[number];
-        if jam.bytes + frame.len() > JAM_BYTES_MAX {
-            return self.count_lost(number);
+        if self.jams[number].bytes + frame.len() > JAM_BYTES_MAX {
+            return self.lose(number, &frame);
         }
+        self.show_on(number, Passed::Held, &frame);
+        let jam = &mut self.jams[number];
         jam.bytes += frame.len();
         jam.frames.push_back((to, frame));
-        self.shared.counters[number]
+        self.counters[number]
             .held
             .store(jam.frames.len() as u64, Ordering::Relaxed);
     }
 
     fn deliver(&mut self, number: usize, to: usize, frame: &[u8]) {
         if !self.clean[number] && self.is_cut(number, frame) {
-            return self.count_lost(number);
+            return self.lose(number, frame);
         }
         if let Some(tap) = &mut self.tap {
-            let from = number / self.matrix.node_count();
+            let (from, _) = Matrix::ends(number);
             if let Pass::Instead(frames) = tap.see(from, to, frame) {
-                for frame in frames {
-                    self.write(number, to, &frame);
+                if !frames.iter().any(|passed| passed == frame) {
+                    self.show(from, to, Passed::Withheld, frame);
+                }
+                for passed in frames {
+                    let made = if passed == frame {
+                        Passed::Delivered
+                    } else {
+                        Passed::Made
+                    };
+                    self.write(number, to, &passed, made);
                 }
                 return;
             }
         }
-        self.write(number, to, frame);
+        self.write(number, to, frame, Passed::Delivered);
     }
 
     /// Hands a frame to its receiver's kernel.
-    fn write(&mut self, number: usize, to: usize, frame: &[u8]) {
-        if self.devices[to].write(frame).is_err() {
-            return self.count_lost(number);
+    fn write(&mut self, number: usize, to: usize, frame: &[u8], passed: Passed) {
+        let is_written = match &self.devices[to] {
+            Some(device) => device.write(frame).is_ok(),
+            None => false,
+        };
+        if !is_written {
+            return self.lose(number, frame);
         }
+        self.show_on(number, passed, frame);
         self.flows[number].note(frame);
-        let counter = &self.shared.counters[number];
+        let counter = &self.counters[number];
         counter.sent.fetch_add(1, Ordering::Relaxed);
         if std::mem::take(&mut self.opened[number]) {
             counter.first_us.store(now_us(), Ordering::Relaxed);
         }
     }
 
-    fn count_lost(&self, number: usize) {
-        self.shared.counters[number]
+    /// A frame does not arrive.
+    fn lose(&self, number: usize, frame: &[u8]) {
+        self.counters[number]
             .dropped
             .fetch_add(1, Ordering::Relaxed);
+        self.show_on(number, Passed::Lost, frame);
+    }
+
+    /// Gives copies to those who want them.
+    #[inline]
+    fn show_on(&self, number: usize, passed: Passed, frame: &[u8]) {
+        if !self.captures.is_empty() {
+            let (from, to) = Matrix::ends(number);
+            self.show(from, to, passed, frame);
+        }
+    }
+
+    fn show(&self, from: usize, to: usize, passed: Passed, frame: &[u8]) {
+        for capture in &self.captures {
+            capture.see(from, to, passed, frame);
+        }
     }
 
     fn copy_of(&mut self, frame: &[u8]) -> Vec<u8> {

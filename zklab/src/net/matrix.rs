@@ -9,7 +9,7 @@ use super::link::LinkFaults;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
     count: usize,
-    /// Row by row: from the first node to all, from the second to all, …
+    /// By their numbers.
     links: Vec<LinkFaults>,
 }
 
@@ -29,14 +29,36 @@ impl Matrix {
         self.count
     }
 
-    /// The number of a link, row by row.
+    /// The number of a link. Nodes that come later do not change it: first are the links among the first `n` nodes,
+    /// then those of the next node.
     ///
     /// # Panics
     /// If there are not that many nodes.
     #[must_use]
     pub fn number(&self, from: usize, to: usize) -> usize {
         assert!(from < self.count && to < self.count, "no such node");
-        from * self.count + to
+        if from >= to {
+            from * from + to
+        } else {
+            to * to + to + 1 + from
+        }
+    }
+
+    /// The sender and the receiver of the link with this number.
+    #[must_use]
+    pub fn ends(number: usize) -> (usize, usize) {
+        let newer = number.isqrt();
+        match number - newer * newer {
+            to if to <= newer => (newer, to),
+            from => (from - newer - 1, newer),
+        }
+    }
+
+    /// Makes room for so many nodes, if there are fewer; the new links are clean.
+    pub fn grow(&mut self, count: usize) {
+        self.count = self.count.max(count);
+        self.links
+            .resize(self.count * self.count, LinkFaults::default());
     }
 
     /// A link.
@@ -69,6 +91,25 @@ impl Matrix {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_link_has_its_number_and_keeps_it() {
+        let mut matrix = Matrix::clean(3);
+        let mut numbers: Vec<usize> = (0..9).map(|n| matrix.number(n / 3, n % 3)).collect();
+        matrix.link_mut(2, 0).cut = true;
+        matrix.grow(5);
+        for (number, place) in numbers.iter().zip(0..) {
+            assert_eq!(*number, matrix.number(place / 3, place % 3));
+            assert_eq!(Matrix::ends(*number), (place / 3, place % 3));
+        }
+        assert!(matrix.link(2, 0).cut && matrix.link(4, 4).is_clean());
+        numbers.extend((0..25).map(|n| matrix.number(n / 5, n % 5)));
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers, (0..25).collect::<Vec<_>>());
+        matrix.grow(2);
+        assert_eq!(matrix.node_count(), 5, "it never shrinks");
+    }
 
     #[test]
     fn a_fault_is_on_one_directed_link_and_on_its_sender() {

@@ -4,6 +4,7 @@
 //! and nodes never collide over ports. [`Network`] is the border: what is above it knows addresses,
 //! never how they came about.
 
+pub mod capture;
 mod checksum;
 mod device;
 mod emulated;
@@ -14,6 +15,7 @@ pub mod link;
 mod loopback;
 pub mod matrix;
 mod namespace;
+pub mod pcapng;
 mod publish;
 mod rtnetlink;
 mod system;

@@ -119,6 +119,18 @@ pub fn time(ms: f64) -> String {
     }
 }
 
+/// Bytes as people read them: `812 B`, `14.1 kB`, `1.2 MB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    let (unit, name) = match count {
+        0..1_000 => return format!("{count} B"),
+        1_000..1_000_000 => (1e3, "kB"),
+        1_000_000..1_000_000_000 => (1e6, "MB"),
+        _ => (1e9, "GB"),
+    };
+    format!("{:.1} {name}", count as f64 / unit)
+}
+
 /// How long something runs: `41s`, `2m04s`, `3h20m`.
 #[must_use]
 pub fn age(ms: u64) -> String {

@@ -1,12 +1,15 @@
 //! How faults of the network look.
 
 use super::ensemble::table;
-use super::{Out, time};
+use super::{Out, bytes, time};
 use crate::failure::Exit;
 use crate::fault::change::{bits, percent, span};
 use crate::supervisor::protocol::{
-    FaultReport, HealReport, LinkReport, LinksReport, WithholdReport,
+    FaultReport, HealReport, LinkReport, LinksReport, PcapReport, WithholdReport,
 };
+
+use std::io::Write as _;
+use std::path::Path;
 
 /// More links than this are counted, not listed.
 const LISTED_MAX: usize = 6;
@@ -74,6 +77,43 @@ pub fn withheld(out: &Out, report: &WithholdReport, hold: bool) {
     if let Some(healed) = &report.healed {
         heal_line(out, healed);
     }
+}
+
+/// Packets were written into a file. Where stdout took them, stderr gets the words.
+pub fn captured(out: &Out, report: &PcapReport, file: &Path) {
+    out.json(report);
+    let text = captured_line(report, file);
+    if file != Path::new("-") {
+        out.line(&text);
+    } else if !out.quiet {
+        // A terminal that is gone needs no words.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}
+
+fn captured_line(report: &PcapReport, file: &Path) -> String {
+    let mut text = format!(
+        "{} packets, {} in {}",
+        report.packets,
+        bytes(report.bytes),
+        time(report.ms as f64)
+    );
+    if file != Path::new("-") {
+        text = format!("{}: {text}", file.display());
+    }
+    if report.marked > 0 {
+        text.push_str(&format!(
+            "; {} did not simply arrive, and have a comment",
+            report.marked
+        ));
+    }
+    if report.left_out > 0 {
+        text.push_str(&format!(
+            "; {} left out, because more came than could be written",
+            report.left_out
+        ));
+    }
+    text
 }
 
 /// Faults were taken out.

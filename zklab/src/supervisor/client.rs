@@ -1,6 +1,7 @@
 //! The command line's end of the conversation with a supervisor.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -67,6 +68,8 @@ pub enum Early {
     News(News),
     /// An event.
     Event(LabEvent),
+    /// A piece of a file.
+    Bytes(Vec<u8>),
 }
 
 impl Connection {
@@ -146,6 +149,7 @@ impl Connection {
                 Frame::Failed(failure) => return Err(failure),
                 Frame::News(news) => Early::News(news),
                 Frame::Event(event) => Early::Event(event),
+                Frame::Bytes(count) => Early::Bytes(self.bytes(count)?),
             };
             if !early(early_one) {
                 return Ok(None);
@@ -157,6 +161,30 @@ impl Connection {
     pub fn wait_closed(mut self) {
         let mut rest = String::new();
         while matches!(self.reader.read_line(&mut rest), Ok(count) if count > 0) {}
+    }
+
+    /// Something that asks the supervisor to come to an end, while an answer is awaited.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn ender(&self) -> Result<impl FnOnce() + Send + use<>, Failure> {
+        let stream = self
+            .reader
+            .get_ref()
+            .try_clone()
+            .doing(|| "cannot share the connection".to_owned())?;
+        Ok(move || {
+            // If it fails the supervisor is gone, and the answer has ended.
+            let _ = stream.shutdown(Shutdown::Write);
+        })
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, Failure> {
+        let mut bytes = vec![0; count];
+        self.reader
+            .read_exact(&mut bytes)
+            .doing(|| "the supervisor of the lab died".to_owned())?;
+        Ok(bytes)
     }
 
     fn frame(&mut self) -> Result<Frame, Failure> {

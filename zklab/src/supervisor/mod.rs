@@ -14,6 +14,7 @@ pub mod kill_leader;
 pub mod lifecycle;
 pub mod network;
 pub mod orders;
+pub mod pcap;
 pub mod power;
 pub mod protocol;
 pub mod up;
@@ -307,6 +308,7 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
             let work = kill_leader::run(&lab, &request, &news);
             talk.finish_unless_gone(work).await;
         }
+        Request::Pcap(request) => pcap::answer(&lab, request, talk).await,
         Request::Events { follow } => talk.tell_events(ensemble, follow).await,
         Request::Down { keep_data } => {
             let report = lab.down(keep_data).await;
@@ -455,20 +457,20 @@ fn log_to(home: &Home) -> Result<(), Failure> {
 struct Talk {
     reader: BufReader<OwnedReadHalf>,
     /// Frames leave through a task of their own, so that news never wait for a slow terminal.
-    frames: mpsc::UnboundedSender<Frame>,
+    frames: mpsc::UnboundedSender<Outgoing>,
     /// Done when all frames have left.
     flushed: oneshot::Receiver<()>,
 }
 
 /// Where news go; what comes after the listener hung up goes nowhere.
 #[derive(Clone, Debug)]
-pub struct NewsSink(mpsc::UnboundedSender<Frame>);
+pub struct NewsSink(mpsc::UnboundedSender<Outgoing>);
 
 impl NewsSink {
     /// Tells something early.
     pub fn tell(&self, news: News) {
         // Nobody may be listening any more.
-        let _ = self.0.send(Frame::News(news));
+        let _ = self.0.send(Frame::News(news).into());
     }
 }
 
@@ -501,7 +503,7 @@ impl Talk {
             Err(error) => {
                 let failure = Failure::usage(format!("the request is not understood: {error}"))
                     .hint("is the lab of another version? `zklab down` ends it");
-                let _ = self.frames.send(Frame::Failed(failure));
+                let _ = self.frames.send(Frame::Failed(failure).into());
                 None
             }
         }
@@ -534,7 +536,7 @@ impl Talk {
             frames,
             flushed,
         } = self;
-        let _ = frames.send(frame);
+        let _ = frames.send(frame.into());
         drop(frames);
         let _ = tokio::time::timeout(Duration::from_secs(1), flushed).await;
         reader
@@ -552,6 +554,15 @@ impl Talk {
         self.finish(done).await;
     }
 
+    /// Sends bytes and waits until they have left; the buffer comes back empty. Nothing if nobody takes them.
+    async fn bytes(&self, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let (tell, told) = oneshot::channel();
+        self.frames.send(Outgoing::Bytes(bytes, tell)).ok()?;
+        let mut buffer = told.await.ok()?;
+        buffer.clear();
+        Some(buffer)
+    }
+
     async fn tell_events(mut self, ensemble: &Ensemble, follow: bool) {
         let mut news = ensemble.journal.subscribe();
         let mut seen = 0;
@@ -559,7 +570,7 @@ impl Talk {
             news.mark_unchanged();
             for event in ensemble.journal.after(seen) {
                 seen = event.seq;
-                if self.frames.send(Frame::Event(event)).is_err() {
+                if self.frames.send(Frame::Event(event).into()).is_err() {
                     return;
                 }
             }
@@ -574,18 +585,44 @@ impl Talk {
     }
 }
 
+/// What leaves through one conversation.
+#[derive(Debug)]
+enum Outgoing {
+    /// A line.
+    Frame(Box<Frame>),
+    /// Bytes as they are, behind a line that counts them; the sender is told when they have left.
+    Bytes(Vec<u8>, oneshot::Sender<Vec<u8>>),
+}
+
+impl From<Frame> for Outgoing {
+    fn from(frame: Frame) -> Self {
+        Self::Frame(Box::new(frame))
+    }
+}
+
 async fn write_frames(
     mut writer: OwnedWriteHalf,
-    mut frames: mpsc::UnboundedReceiver<Frame>,
+    mut frames: mpsc::UnboundedReceiver<Outgoing>,
     done: oneshot::Sender<()>,
 ) {
-    while let Some(frame) = frames.recv().await {
+    while let Some(outgoing) = frames.recv().await {
+        let (frame, bytes) = match outgoing {
+            Outgoing::Frame(frame) => (*frame, None),
+            Outgoing::Bytes(bytes, told) => (Frame::Bytes(bytes.len()), Some((bytes, told))),
+        };
         let Ok(mut line) = serde_json::to_vec(&frame) else {
             continue;
         };
         line.push(b'\n');
         if writer.write_all(&line).await.is_err() {
             break;
+        }
+        if let Some((bytes, told)) = bytes {
+            if writer.write_all(&bytes).await.is_err() {
+                break;
+            }
+            // Whoever sent them may have been given up.
+            let _ = told.send(bytes);
         }
     }
     // Nobody may be waiting for it.

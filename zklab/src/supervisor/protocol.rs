@@ -5,10 +5,12 @@
 //! always the same build (a lab may be older), so requests name what they want and unknown fields are
 //! passed over.
 
+mod pcap;
+mod seed;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,6 +33,9 @@ use crate::supervisor::home::DataPlace;
 pub use crate::supervisor::orders::{ClockRequest, DiskRequest};
 
 use crate::event::HexZxid;
+
+pub use self::pcap::{PcapReport, PcapRequest};
+pub use self::seed::HexSeed;
 
 /// What the command line wants.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,6 +128,8 @@ pub enum Request {
     Clock(ClockRequest),
     /// Kill the leader and watch.
     KillLeader(KillLeaderRequest),
+    /// Write down what passes the emulator.
+    Pcap(PcapRequest),
     /// Events from the beginning, and then as they happen.
     Events {
         /// Do not end.
@@ -383,6 +390,8 @@ pub enum Frame {
     News(News),
     /// An event.
     Event(LabEvent),
+    /// So many bytes follow behind the end of this line.
+    Bytes(usize),
     /// It is done; this is the result.
     Done(Value),
     /// It is not.
@@ -429,42 +438,6 @@ pub struct StepNode {
     pub state: Role,
     /// Whom it votes for.
     pub vote: Option<String>,
-}
-
-/// A seed, as people copy it: in hexadecimal, without `0x`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct HexSeed(pub u64);
-
-impl fmt::Display for HexSeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:06x}", self.0)
-    }
-}
-
-impl FromStr for HexSeed {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.strip_prefix("0x").unwrap_or(text);
-        u64::from_str_radix(digits, 16)
-            .map(Self)
-            .map_err(|_| format!("{text:?} is not a seed such as 8f21c0 (hexadecimal)"))
-    }
-}
-
-impl TryFrom<String> for HexSeed {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<HexSeed> for String {
-    fn from(seed: HexSeed) -> Self {
-        seed.to_string()
-    }
 }
 
 /// A lab is up.

@@ -520,7 +520,7 @@ pub(super) async fn watch(lab: &Arc<Lab>, request: MessageRequest, talk: Talk) {
                 break;
             };
             // Nobody may be listening any more.
-            let _ = frames.send(Frame::Event(event));
+            let _ = frames.send(Frame::Event(event).into());
         }
         told.close();
         Ok(request.count)

@@ -91,7 +91,7 @@ fn events(mut connection: Connection, news: Sender<News>) -> Result<(), Failure>
         let ended =
             connection.call::<Value>(&Request::Events { follow: true }, |early| match early {
                 Early::Event(event) => news.send(News::Event(event)).is_ok(),
-                Early::News(_) => true,
+                Early::News(_) | Early::Bytes(_) => true,
             });
         let _ = news.send(News::Ended(ended.err()));
     })
