@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zkd::event::{PeerEvent, ServerState, SyncMode};
 use zkd::ids::Zxid;
 
-use crate::id::NodeId;
+use crate::id::{Membership, NodeId};
 
 /// Who says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,7 +247,9 @@ pub struct WireNote {
 }
 
 /// The words for the kinds of [`LabEventKind`].
-pub const KINDS: [&str; 29] = [
+pub const KINDS: [&str; 31] = [
+    "node.added",
+    "node.removed",
     "node.spawned",
     "node.starting",
     "node.listening",
@@ -283,6 +285,18 @@ pub const KINDS: [&str; 29] = [
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum LabEventKind {
+    /// The node came into the lab.
+    #[serde(rename = "node.added")]
+    NodeAdded {
+        /// Has it a vote?
+        membership: Membership,
+    },
+    /// The node went for good.
+    #[serde(rename = "node.removed")]
+    NodeRemoved {
+        /// Had it a vote?
+        membership: Membership,
+    },
     /// The process was started.
     #[serde(rename = "node.spawned")]
     NodeSpawned {

@@ -11,6 +11,16 @@ use zkd::ids::ServerId;
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(pub u8);
 
+/// What a node is in the ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Membership {
+    /// It votes.
+    Voter,
+    /// It follows without a vote.
+    Observer,
+}
+
 impl NodeId {
     /// The highest number a node can have.
     pub const MAX: u8 = 250;
@@ -21,6 +31,23 @@ impl NodeId {
         ServerId(i64::from(self.0))
     }
 
+    /// Its place: where it stands in whatever is kept by node, such as the matrix of links.
+    #[must_use]
+    pub fn place(self) -> usize {
+        usize::from(self.0) - 1
+    }
+
+    /// The node at a place.
+    ///
+    /// # Panics
+    /// If no node can be there.
+    #[must_use]
+    pub fn at(place: usize) -> Self {
+        let number = u8::try_from(place + 1).ok();
+        let id = number.filter(|number| *number <= Self::MAX).map(Self);
+        id.expect("places are those of nodes")
+    }
+
     /// The node of a server id, if it can be one.
     #[must_use]
     pub fn of_sid(sid: i64) -> Option<Self> {
@@ -28,6 +55,15 @@ impl NodeId {
             .ok()
             .filter(|number| (1..=Self::MAX).contains(number))
             .map(Self)
+    }
+}
+
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Voter => "voter",
+            Self::Observer => "observer",
+        })
     }
 }
 
@@ -70,6 +106,7 @@ mod tests {
     fn names_are_read_and_written_alike() {
         assert_eq!("n3".parse(), Ok(NodeId(3)));
         assert_eq!(NodeId(3).to_string(), "n3");
+        assert_eq!(NodeId::at(NodeId(3).place()), NodeId(3));
         for wrong in ["3", "n0", "n251", "n-1", "N3", "n", "leader"] {
             assert!(wrong.parse::<NodeId>().is_err(), "{wrong}");
         }

@@ -23,7 +23,8 @@ pub use self::digest::DigestArgs;
 pub use self::lab::{DownArgs, StatusArgs, UpArgs};
 pub use self::network::{ExecArgs, HealArgs, LinkCommand, LinkSetArgs, PartitionArgs, ShellArgs};
 pub use self::nodes::{
-    ClockArgs, DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs, StopArgs,
+    AddArgs, ClockArgs, DiskArgs, KillArgs, KillLeaderArgs, NodesArgs, PauseArgs, RestartArgs,
+    RmArgs, StopArgs,
 };
 pub use self::observe::{CheckArgs, EventsArgs, LoadArgs, LogsArgs};
 pub use self::pcap::PcapArgs;
@@ -116,6 +117,10 @@ pub enum Command {
     /// Ask every node for its state
     #[command(visible_alias = "ps")]
     Status(StatusArgs),
+    /// Make one more node in a lab that is up
+    Add(AddArgs),
+    /// Take a node out of a lab for good
+    Rm(RmArgs),
     /// Kill the leader and show the re-election, phase by phase
     KillLeader(KillLeaderArgs),
     /// Kill nodes

@@ -35,6 +35,34 @@ pub struct KillLeaderArgs {
     pub timeout: Duration,
 }
 
+/// `add`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+An observer joins and nobody is disturbed. For a voter the other servers, whose configuration is static, are started \
+again one after another, the leader last, as an operator has to do it. All configurations are written anew.")]
+pub struct AddArgs {
+    /// It gets no vote
+    #[arg(long)]
+    pub observer: bool,
+    /// A zkd binary, `apache`, or `apache:DIR` (default: what the first node runs)
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<String>,
+    /// Give up, and take it out again, if it does not serve by then
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// `rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Its process, network, published port and data are gone afterwards. When a voter goes the others are started again one \
+after another, the leader last. Refused (exit code 2) if no quorum would serve without it.")]
+pub struct RmArgs {
+    /// The node: n3, or a role that one node has, such as leader
+    #[arg(value_name = "NODE")]
+    pub node: String,
+}
+
 /// Nodes and nothing else.
 #[derive(Debug, Args)]
 pub struct NodesArgs {

@@ -169,6 +169,8 @@ fn message(note: &WireNote) -> String {
 pub(super) fn text(kind: &LabEventKind) -> String {
     use LabEventKind as K;
     match kind {
+        K::NodeAdded { membership } => format!("{membership}, new in the lab"),
+        K::NodeRemoved { membership } => format!("{membership}, gone for good"),
         K::NodeSpawned { pid } => format!("process {pid}"),
         K::NodeStarting { version } => format!("version {version}"),
         K::NodeListening { port, address } => format!("{port} port at {address}"),

@@ -13,6 +13,7 @@ mod kill_leader;
 mod labs;
 mod load;
 mod logs;
+mod members;
 mod network;
 mod nodes;
 mod pcap;
@@ -142,6 +143,8 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Shell(args) => exec::shell(context, args.node),
         Command::Demo => demo::run(context),
         Command::Env => labs::env(context),
+        Command::Add(args) => members::add(context, &args),
+        Command::Rm(args) => members::rm(context, args),
         Command::KillLeader(args) => kill_leader::run(context, &args),
         Command::Kill(args) => nodes::kill(context, args),
         Command::Digest(args) => digest::run(context, &args),

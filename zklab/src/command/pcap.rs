@@ -19,8 +19,10 @@ use crate::supervisor::protocol::{PcapReport, PcapRequest, Request};
 pub(super) fn run(context: &Context, args: PcapArgs) -> Result<Exit, Failure> {
     let is_stdout = args.output == Path::new("-");
     if is_stdout && context.out.json {
-        return Err(Failure::usage("stdout cannot take both the packets and --json")
-            .hint("-o FILE leaves stdout to --json"));
+        return Err(
+            Failure::usage("stdout cannot take both the packets and --json")
+                .hint("-o FILE leaves stdout to --json"),
+        );
     }
     let mut connection = Connection::open(&Root::open()?, &context.lab)?;
     let cannot = || "cannot wait for Ctrl-C".to_owned();

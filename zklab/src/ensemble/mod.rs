@@ -8,6 +8,7 @@
 mod epochs;
 pub mod faults;
 pub mod journal;
+mod members;
 pub mod select;
 pub mod status;
 
@@ -25,6 +26,7 @@ use zkd::event::FeedLine;
 use self::epochs::Epochs;
 use self::faults::Book;
 use self::journal::Journal;
+use self::members::Members;
 use crate::clock::now_us;
 use crate::disk::{NodeDisk, Watch};
 use crate::event::{FaultKind, HexZxid, LabEventKind, Role, Source};
@@ -44,13 +46,11 @@ const POLL_PATIENCE: Duration = Duration::from_millis(500);
 /// A process that got SIGKILL is gone well before this.
 const REAP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A lab as it was asked for.
+/// A lab as it was asked for, beside its nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabSpec {
     /// Its name.
     pub name: String,
-    /// Its nodes, by number.
-    pub nodes: Vec<NodeSpec>,
     /// `tickTime`.
     pub tick_ms: u64,
     /// Where the nodes' directories are.
@@ -109,6 +109,7 @@ pub struct Ensemble {
     pub journal: Journal,
     /// When the lab was started, by the system's clock.
     pub start_us: u64,
+    members: Members,
     folded: Mutex<Folded>,
     faults: Mutex<Book>,
     /// The disks that are watched, by node.
@@ -120,8 +121,8 @@ pub struct Ensemble {
 /// The views and what is derived from them.
 #[derive(Debug)]
 struct Folded {
-    /// One for each node, in the order of the spec.
-    views: Vec<View>,
+    /// What each node has told, once it told something.
+    views: BTreeMap<NodeId, View>,
     /// The epochs that were established.
     epochs: Epochs,
     /// Is there a serving leader with a quorum? `None` until there was one.
@@ -133,15 +134,20 @@ struct Folded {
 impl Ensemble {
     /// A lab without processes.
     #[must_use]
-    pub fn new(spec: LabSpec, net: Box<dyn Network>, start_us: u64) -> Arc<Self> {
-        let views = vec![View::default(); spec.nodes.len()];
+    pub fn new(
+        spec: LabSpec,
+        nodes: Vec<NodeSpec>,
+        net: Box<dyn Network>,
+        start_us: u64,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            members: Members::new(nodes),
             journal: Journal::new(&spec.name, start_us),
             spec,
             net,
             start_us,
             folded: Mutex::new(Folded {
-                views,
+                views: BTreeMap::new(),
                 epochs: Epochs::default(),
                 quorum: None,
                 servers: BTreeMap::new(),
@@ -152,36 +158,12 @@ impl Ensemble {
         })
     }
 
-    /// The node's spec.
-    ///
-    /// # Panics
-    /// If the lab has no such node: names are checked where they enter (`select`).
-    #[must_use]
-    pub fn node(&self, id: NodeId) -> &NodeSpec {
-        self.spec
-            .nodes
-            .iter()
-            .find(|node| node.id == id)
-            .expect("node names are checked where they enter")
-    }
-
-    /// The nodes with a vote.
-    pub fn voters(&self) -> impl Iterator<Item = &NodeSpec> {
-        self.spec.nodes.iter().filter(|node| node.votes())
-    }
-
-    /// How many voters make a quorum.
-    #[must_use]
-    pub fn quorum_size(&self) -> usize {
-        self.voters().count() / 2 + 1
-    }
-
     /// The views of all nodes, in order.
     #[must_use]
     pub fn views(&self) -> Vec<(NodeId, View)> {
         let folded = self.folded();
-        let ids = self.spec.nodes.iter().map(|node| node.id);
-        ids.zip(folded.views.iter().cloned()).collect()
+        let view = |id| folded.views.get(&id).cloned().unwrap_or_default();
+        self.ids().into_iter().map(|id| (id, view(id))).collect()
     }
 
     /// What the node has told last.
@@ -221,9 +203,10 @@ impl Ensemble {
     /// # Errors
     /// If the disk refuses.
     pub fn write_configuration(&self) -> Result<(), Failure> {
-        for node in &self.spec.nodes {
+        let nodes = self.nodes();
+        for node in nodes.iter() {
             let shape = config::Shape {
-                nodes: &self.spec.nodes,
+                nodes: &nodes,
                 tick_ms: self.spec.tick_ms,
                 net: &*self.net,
             };
@@ -235,12 +218,15 @@ impl Ensemble {
     /// Starts a node's server, unless it runs. On the supervisor's main thread only.
     ///
     /// # Errors
-    /// If the program cannot be started.
+    /// If the program cannot be started, or the node is gone for good.
     pub fn start(self: &Arc<Self>, id: NodeId) -> Result<(), Failure> {
         if self.view(id).process.is_some() {
             return Ok(());
         }
-        let mut node = self.node(id).clone();
+        if !self.has(id) {
+            return Err(Failure::usage(format!("{id} is not in the lab any more")));
+        }
+        let mut node = self.node(id);
         if let Some(server) = self.folded().servers.get(&id) {
             node.server = server.clone();
         }
@@ -400,16 +386,16 @@ impl Ensemble {
     }
 
     fn signal_all(&self, signal: Signal) {
-        for node in &self.spec.nodes {
+        for id in self.ids() {
             // A node that is down, or goes down this moment, needs no signal.
-            let _ = self.signal(node.id, signal);
+            let _ = self.signal(id, signal);
         }
     }
 
     fn is_empty(&self) -> bool {
         self.folded()
             .views
-            .iter()
+            .values()
             .all(|view| view.process.is_none())
     }
 
@@ -491,7 +477,7 @@ impl Ensemble {
         let quorum = if src == Source::Wire {
             None
         } else {
-            fold(&mut folded.views[self.index(id)], at_us, &kind);
+            fold(folded.views.entry(id).or_default(), at_us, &kind);
             self.change_of_quorum(&mut folded)
         };
         self.journal.push(at_us, Some(id), src, kind);
@@ -502,11 +488,10 @@ impl Ensemble {
 
     /// Tells if a quorum serves now and did not before, or the other way round.
     fn change_of_quorum(&self, folded: &mut Folded) -> Option<LabEventKind> {
-        let all = self.spec.nodes.iter().zip(&folded.views);
-        let have = all
-            .filter(|(node, view)| node.votes() && view.serving)
-            .count();
-        let need = self.quorum_size();
+        let voters = self.voters();
+        let serves = |id: &&NodeId| folded.views.get(id).is_some_and(|view| view.serving);
+        let have = voters.iter().filter(serves).count();
+        let need = voters.len() / 2 + 1;
         let is_there = have >= need;
         if folded.quorum.unwrap_or(false) == is_there {
             return None;
@@ -519,16 +504,24 @@ impl Ensemble {
         })
     }
 
-    fn index(&self, id: NodeId) -> usize {
-        self.spec
-            .nodes
-            .iter()
-            .position(|node| node.id == id)
-            .expect("node names are checked where they enter")
+    fn with_view<T>(&self, id: NodeId, change: impl FnOnce(&mut View) -> T) -> T {
+        change(self.folded().views.entry(id).or_default())
     }
 
-    fn with_view<T>(&self, id: NodeId, change: impl FnOnce(&mut View) -> T) -> T {
-        change(&mut self.folded().views[self.index(id)])
+    /// What is remembered of a node that is gone.
+    fn forget(&self, id: NodeId) {
+        let mut folded = self.folded();
+        folded.views.remove(&id);
+        folded.servers.remove(&id);
+        let quorum = self.change_of_quorum(&mut folded);
+        drop(folded);
+        self.disks
+            .lock()
+            .expect("nobody panics with the disks")
+            .remove(&id);
+        if let Some(kind) = quorum {
+            self.journal.push(now_us(), None, Source::Lab, kind);
+        }
     }
 
     fn folded(&self) -> MutexGuard<'_, Folded> {
@@ -610,19 +603,19 @@ kill -9 $$
         let n1 = NodeId(1);
         let spec = LabSpec {
             name: "x".to_owned(),
-            nodes: vec![NodeSpec {
-                id: n1,
-                membership: Membership::Voter,
-                server: ServerKind::Zkd(program.clone()),
-                dir: dir.path().join("n1"),
-            }],
             tick_ms: 200,
             data_dir: dir.path().to_owned(),
             keep_data: false,
             disks: Watch::No,
         };
+        let nodes = vec![NodeSpec {
+            id: n1,
+            membership: Membership::Voter,
+            server: ServerKind::Zkd(program.clone()),
+            dir: dir.path().join("n1"),
+        }];
         let net = Box::new(Loopback::claim(&[n1]).unwrap());
-        let lab = Ensemble::new(spec, net, now_us());
+        let lab = Ensemble::new(spec, nodes, net, now_us());
         lab.write_configuration().unwrap();
         lab.start(n1).unwrap();
         lab.gone(n1, REAP_PATIENCE).await.unwrap();

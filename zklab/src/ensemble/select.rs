@@ -104,12 +104,9 @@ fn one_word(lab: &Ensemble, now: &Status, word: &str) -> Result<Vec<NodeId>, Fai
 /// # Errors
 /// If there is none, with the nearest name there is.
 pub fn named(lab: &Ensemble, word: &str) -> Result<NodeId, Failure> {
-    let found = word
-        .parse::<NodeId>()
-        .ok()
-        .filter(|id| lab.spec.nodes.iter().any(|node| node.id == *id));
+    let found = word.parse::<NodeId>().ok().filter(|id| lab.has(*id));
     found.ok_or_else(|| {
-        let names: Vec<String> = lab.spec.nodes.iter().map(|n| n.id.to_string()).collect();
+        let names: Vec<String> = lab.ids().iter().map(NodeId::to_string).collect();
         let known = names.iter().map(String::as_str).chain(ROLES);
         let guess = nearest(word, known)
             .map(|word| format!("; did you mean {word}?"))

@@ -238,7 +238,7 @@ pub async fn probe(lab: &Ensemble) -> Status {
         quorum: leader.is_some() && have >= need,
         have,
         need,
-        voters: lab.voters().count(),
+        voters: lab.voters().len(),
         leader: leader.map(|node| node.id),
         epoch: leader.and_then(|node| node.epoch),
         digest: compare_digests(&nodes),
@@ -252,10 +252,11 @@ pub async fn probe(lab: &Ensemble) -> Status {
 #[must_use]
 pub fn server_name(lab: &Ensemble, nodes: &[NodeStatus]) -> String {
     let mut names: Vec<String> = Vec::new();
-    for (spec, node) in lab.spec.nodes.iter().zip(nodes) {
+    for node in nodes {
+        let server = lab.node(node.id).server;
         let name = match &node.version {
-            Some(version) => format!("{} {version}", spec.server.name()),
-            None => spec.server.name().to_owned(),
+            Some(version) => format!("{} {version}", server.name()),
+            None => server.name().to_owned(),
         };
         let known = names.iter().any(|other| other.starts_with(&name));
         if !known {

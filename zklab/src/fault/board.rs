@@ -12,6 +12,7 @@ use zkd::prng::Prng;
 
 use super::change::LinkChange;
 use super::partition::{Clients, Pair, Style};
+use super::profile::Profile;
 use crate::clock::now_us;
 use crate::id::NodeId;
 use crate::net::link::LinkFaults;
@@ -164,6 +165,42 @@ impl Board {
                 chances: Prng::new(seed),
             }),
         }
+    }
+
+    /// A node came, and the network has its links: without any fault they are as `profile` says.
+    pub fn join(&self, net: &dyn Network, node: NodeId, profile: Option<&Profile>) {
+        let mut state = self.lock();
+        let place = node.place();
+        state.base.grow(place + 1);
+        if let Some(profile) = profile {
+            let links = state
+                .base
+                .pairs()
+                .filter(|(a, b)| *a == place || *b == place);
+            for (from, to) in links {
+                let change = profile.change(from, to);
+                change.apply(state.base.link_mut(from, to));
+            }
+        }
+        // Its server starts later than that is in force.
+        drop(state.put_in_force(net));
+    }
+
+    /// A node is gone, and what was wrong with its links and clients with it: the names of faults of which nothing
+    /// is left, and what is left of the others.
+    pub fn leave(&self, net: &dyn Network, node: NodeId) -> Healed {
+        {
+            let mut state = self.lock();
+            for layer in &mut state.layers {
+                layer.clients.retain(|(id, _)| *id != node);
+            }
+        }
+        let place = node.place();
+        self.take_out(
+            net,
+            |_| true,
+            |(from, to), _| *from == place || *to == place,
+        )
     }
 
     /// Lets chance choose something.
@@ -339,6 +376,24 @@ mod tests {
         board.heal(&net, |id| id == "l5");
         assert_eq!(link(&board, (0, 1)).delay_us, 9);
         assert_eq!(link(&board, (1, 0)).loss, 0.5);
+    }
+
+    #[test]
+    fn a_node_that_goes_takes_its_part_of_the_faults_with_it() {
+        let net = Loopback::claim(&[]).unwrap();
+        let board = Board::new(Matrix::clean(3), 1);
+        let block = Effect::Block(Style::Drop, Clients::Between);
+        let mut isolated = layer("f1", &[(0, 2), (2, 0)], block);
+        isolated.clients = vec![(NodeId(3), Gate::Shut)];
+        board.put(&net, isolated);
+        board.put(&net, layer("l2", &[(0, 2), (0, 1)], delay(7)));
+        let healed = board.leave(&net, NodeId(3));
+        assert_eq!(healed.gone, ["f1"]);
+        assert_eq!(healed.smaller, [("l2".to_owned(), vec![(0, 1)])]);
+        assert!(board.lock().shut.is_empty());
+        board.join(&net, NodeId(4), None);
+        assert!(link(&board, (3, 0)).is_clean());
+        assert_eq!(link(&board, (0, 1)).delay_us, 7);
     }
 
     #[test]

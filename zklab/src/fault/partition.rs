@@ -109,10 +109,24 @@ pub fn one_way(from: &[usize], to: &[usize]) -> Vec<Pair> {
     all.filter(|(a, b)| a != b).collect()
 }
 
-/// The others.
+/// All links among these.
 #[must_use]
-pub fn rest(count: usize, group: &[usize]) -> Vec<usize> {
-    (0..count).filter(|node| !group.contains(node)).collect()
+pub fn between_all(nodes: &[usize]) -> Vec<Pair> {
+    one_way(nodes, nodes)
+}
+
+/// The others of these nodes.
+#[must_use]
+pub fn rest(nodes: &[usize], group: &[usize]) -> Vec<usize> {
+    let others = nodes.iter().filter(|node| !group.contains(node));
+    others.copied().collect()
+}
+
+/// Links that were drawn among the first so many nodes, as links among these.
+#[must_use]
+pub fn among(nodes: &[usize], links: Vec<Pair>) -> Vec<Pair> {
+    let links = links.into_iter();
+    links.map(|(a, b)| (nodes[a], nodes[b])).collect()
 }
 
 /// The smaller of two halves that are as equal as they can be, drawn by chance.
@@ -188,12 +202,20 @@ mod tests {
     #[test]
     fn halves_and_a_bridge_are_as_large_as_they_can_be() {
         let half = half(5, &mut Prng::new(1));
-        let mut halves = seen(5, &between(&half, &rest(5, &half)));
+        let mut halves = seen(5, &between(&half, &rest(&[0, 1, 2, 3, 4], &half)));
         halves.sort_unstable();
         assert_eq!(halves, [2, 2, 3, 3, 3]);
         let mut bridge = seen(5, &bridge(5, &mut Prng::new(1)));
         bridge.sort_unstable();
         assert_eq!(bridge, [3, 3, 3, 3, 5]);
+    }
+
+    #[test]
+    fn what_was_drawn_is_among_the_nodes_that_are_there() {
+        let nodes = [0, 2, 3];
+        assert_eq!(rest(&nodes, &[2]), [0, 3]);
+        assert_eq!(among(&nodes, vec![(0, 1), (2, 0)]), [(0, 2), (3, 0)]);
+        assert_eq!(between_all(&nodes).len(), 6);
     }
 
     #[test]
@@ -224,7 +246,7 @@ mod tests {
     #[test]
     fn one_way_leaves_the_way_back() {
         assert_eq!(one_way(&[0], &[0, 1, 2]), [(0, 1), (0, 2)]);
-        assert_eq!(between(&[0], &rest(3, &[0])).len(), 4);
+        assert_eq!(between(&[0], &rest(&[0, 1, 2], &[0])).len(), 4);
         assert!(between(&[0], &[]).is_empty());
     }
 }

@@ -30,14 +30,13 @@ impl<'a> Names<'a> {
         Self { lab, now }
     }
 
-    /// The numbers of the nodes a word means.
+    /// The places of the nodes a word means.
     ///
     /// # Errors
     /// If it means none.
     pub fn nodes(&self, word: &str) -> Result<Vec<usize>, Failure> {
-        let nodes = &self.lab.spec.nodes;
         if word.trim() == "all" {
-            return Ok((0..nodes.len()).collect());
+            return Ok(self.lab.places());
         }
         let word = word.trim();
         let chosen = match &self.now {
@@ -47,10 +46,7 @@ impl<'a> Names<'a> {
                 .map(|word| select::named(self.lab, word.trim()))
                 .collect::<Result<_, _>>()?,
         };
-        Ok(chosen
-            .into_iter()
-            .filter_map(|id| nodes.iter().position(|node| node.id == id))
-            .collect())
+        Ok(chosen.into_iter().map(NodeId::place).collect())
     }
 
     /// The links a word means.
@@ -63,8 +59,7 @@ impl<'a> Names<'a> {
         } else if let Some((one, other)) = word.split_once(':') {
             partition::between(&self.nodes(one)?, &self.nodes(other)?)
         } else {
-            let all: Vec<usize> = (0..self.lab.spec.nodes.len()).collect();
-            partition::between(&self.nodes(word)?, &all)
+            partition::between(&self.nodes(word)?, &self.lab.places())
         };
         if links.is_empty() {
             return Err(
@@ -92,7 +87,6 @@ impl<'a> Names<'a> {
 
 /// The name of a link: `n1>n2`.
 #[must_use]
-pub fn name(lab: &Ensemble, (from, to): Pair) -> String {
-    let nodes = &lab.spec.nodes;
-    format!("{}>{}", nodes[from].id, nodes[to].id)
+pub fn name((from, to): Pair) -> String {
+    format!("{}>{}", NodeId::at(from), NodeId::at(to))
 }

@@ -225,7 +225,10 @@ mod tests {
         tokio::task::yield_now().await;
         capture.see(0, 2, Passed::Delivered, &[2; 20]);
         let mut batch = seen.await.unwrap();
-        let frames: Vec<_> = batch.frames().map(|(p, f)| (p.from, p.to, f.len())).collect();
+        let frames: Vec<_> = batch
+            .frames()
+            .map(|(p, f)| (p.from, p.to, f.len()))
+            .collect();
         assert_eq!(frames, [(0, 2, 20)]);
         assert!(capture.is_over(), "its reader is gone");
     }

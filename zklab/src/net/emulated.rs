@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,9 +47,14 @@ impl Emulated {
     /// If this machine does not let us; says what would.
     ///
     /// # Panics
-    /// If `kind` has no namespaces.
+    /// If `kind` has no namespaces, or the nodes are not n1, n2 and so on.
     pub fn create(kind: NetKind, nodes: &[NodeId], seed: u64) -> Result<Self, Failure> {
         assert!(kind.has_namespaces(), "{kind} is made elsewhere");
+        let is_in_place = |(place, node): (usize, &NodeId)| node.place() == place;
+        assert!(
+            nodes.iter().enumerate().all(is_in_place),
+            "a lab begins with n1, n2, …"
+        );
         let addresses: Vec<Ipv4Addr> = nodes.iter().map(|node| address(*node)).collect();
         let (keeper, devices) = Keeper::start(kind, addresses.clone())?;
         Ok(Self {
@@ -78,17 +83,10 @@ impl Emulated {
     /// # Errors
     /// If the kernel refuses.
     pub fn socket(&self, node: NodeId, kind: SockType) -> io::Result<OwnedFd> {
-        self.keeper.within(self.index(node), move || {
+        self.keeper.within(node.place(), move || {
             let flags = SockFlag::SOCK_CLOEXEC;
             Ok(socket(AddressFamily::Inet, kind, flags, None)?)
         })
-    }
-
-    fn index(&self, node: NodeId) -> usize {
-        self.nodes
-            .iter()
-            .position(|known| *known == node)
-            .expect("node names are checked where they enter")
     }
 }
 
@@ -107,7 +105,7 @@ impl Network for Emulated {
 
     fn client(&self, node: NodeId) -> SocketAddr {
         match &self.publisher {
-            Some(publisher) => publisher.address(self.index(node)),
+            Some(publisher) => publisher.address(node.place()),
             None => SocketAddr::from((address(node), super::CLIENT_PORT)),
         }
     }
@@ -117,7 +115,7 @@ impl Network for Emulated {
             .runtime
             .clone()
             .ok_or_else(|| io::Error::other("processes are started inside a runtime only"))?;
-        self.keeper.within(self.index(node), move || {
+        self.keeper.within(node.place(), move || {
             let _inside = runtime.enter();
             command.spawn()
         })
@@ -131,15 +129,40 @@ impl Network for Emulated {
         Some(&self.emulator)
     }
 
+    fn join(&self, node: NodeId) -> Result<(), Failure> {
+        let (place, address) = (node.place(), address(node));
+        // What may be refused comes first.
+        let publisher = self.publisher.as_ref();
+        let listener = publisher.map(|known| known.claim(place)).transpose()?;
+        let device = self.keeper.join(place, address)?;
+        if let (Some(publisher), Some(listener)) = (publisher, listener)
+            && let Err(failure) = publisher.join(place, listener, address)
+        {
+            self.keeper.leave(place);
+            return Err(failure);
+        }
+        // The node's server starts later than that is in force.
+        drop(self.emulator.join(place, device, address));
+        Ok(())
+    }
+
+    fn leave(&self, node: NodeId) {
+        if let Some(publisher) = &self.publisher {
+            publisher.leave(node.place());
+        }
+        drop(self.emulator.leave(node.place()));
+        self.keeper.leave(node.place());
+    }
+
     fn set_gate(&self, node: NodeId, gate: Gate) {
         if let Some(publisher) = &self.publisher {
-            publisher.set_gate(self.index(node), gate);
+            publisher.set_gate(node.place(), gate);
         }
     }
 
     fn door(&self, node: NodeId) -> Option<Door> {
         let me = std::process::id();
-        let space = self.keeper.space(self.index(node)).as_raw_fd();
+        let space = self.keeper.space(node.place())?;
         let first = self.keeper.first_process();
         // Whoever made the namespaces with rights of its own is in no user namespace of the lab's.
         let is_rootless = super::is_in_own_user_namespace();

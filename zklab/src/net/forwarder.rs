@@ -323,9 +323,7 @@ impl Forwarder {
             self.links[number].forget();
             if before.is_blocked() && !now.is_blocked() {
                 self.opened[number] = true;
-                self.counters[number]
-                    .first_us
-                    .store(0, Ordering::Relaxed);
+                self.counters[number].first_us.store(0, Ordering::Relaxed);
             }
             if before.jam && !now.jam || before.jam_servers && !now.jam_servers {
                 self.release(number);
@@ -354,9 +352,7 @@ impl Forwarder {
     /// A jam ended: what it held arrives, in order (or is lost, if the link is cut now).
     fn release(&mut self, number: usize) {
         let jam = std::mem::take(&mut self.jams[number]);
-        self.counters[number]
-            .held
-            .store(0, Ordering::Relaxed);
+        self.counters[number].held.store(0, Ordering::Relaxed);
         for (to, frame) in jam.frames {
             self.deliver(number, to, &frame);
             self.give_back(frame);

@@ -110,11 +110,32 @@ impl Network for Loopback {
     fn spawn(&self, _node: NodeId, mut command: Command) -> io::Result<Child> {
         command.spawn()
     }
+
+    fn join(&self, node: NodeId) -> Result<(), Failure> {
+        match taken(self.number, &[node]) {
+            None => Ok(()),
+            Some((address, error)) => Err(Failure::environment(format!(
+                "{node} would be at {address}: {error}"
+            ))
+            .hint("end what listens there; nothing was touched")),
+        }
+    }
+
+    fn leave(&self, _node: NodeId) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_joins_only_where_its_ports_are_free() {
+        let net = Loopback::claim(&[NodeId(1)]).unwrap();
+        net.join(NodeId(2)).unwrap();
+        let _other = TcpListener::bind((net.address(NodeId(2)), ELECTION_PORT)).unwrap();
+        let failure = net.join(NodeId(2)).unwrap_err();
+        assert!(failure.cause.contains(":3888"), "{failure}");
+    }
 
     #[test]
     fn two_labs_never_share_a_network() {

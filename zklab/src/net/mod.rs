@@ -33,7 +33,7 @@ use self::emulator::Emulator;
 pub use self::loopback::Loopback;
 pub use self::namespace::{enter_user_namespace, is_in_own_user_namespace, needs_user_namespace};
 pub use self::publish::Gate;
-use crate::failure::nearest;
+use crate::failure::{Failure, nearest};
 use crate::id::NodeId;
 
 /// Where clients connect.
@@ -128,6 +128,15 @@ pub trait Network: Send + Sync {
     fn links(&self) -> Option<&Emulator> {
         None
     }
+
+    /// Makes room for one more node; its links are clean. Inside a runtime only.
+    ///
+    /// # Errors
+    /// If there is none; then nothing has changed.
+    fn join(&self, node: NodeId) -> Result<(), Failure>;
+
+    /// Takes away what belongs to a node. Its processes must have ended.
+    fn leave(&self, node: NodeId);
 
     /// What becomes of the clients that reach `node` from this machine, where the network carries them.
     fn set_gate(&self, _node: NodeId, _gate: Gate) {}

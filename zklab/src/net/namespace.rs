@@ -13,9 +13,9 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, mpsc};
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -31,6 +31,8 @@ use crate::failure::{Context, Failure};
 
 /// The interface of a node, beside `lo`.
 pub(super) const INTERFACE: &str = "zk0";
+/// The number of the first interface of the hub; `lo` has number 1.
+const FIRST_INDEX: i32 = 2;
 /// Packets that may wait for the emulator on one node.
 const QUEUE_PACKETS: i32 = 4000;
 /// The hardware address of every node's interface. All have the same one: nobody asks for it, and what a node
@@ -109,7 +111,10 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Holds the namespaces of a lab and works inside them.
 pub(super) struct Keeper {
     jobs: mpsc::Sender<Job>,
-    spaces: Vec<OwnedFd>,
+    /// By place; one without a node has none.
+    spaces: Mutex<Vec<Option<OwnedFd>>>,
+    /// Where one end of every veth pair is, and the number of the next.
+    hub: Option<(OwnedFd, AtomicI32)>,
     first_process: Pid,
     /// The first process lives as long as this is open.
     _life: OwnedFd,
@@ -117,7 +122,7 @@ pub(super) struct Keeper {
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} namespaces", self.spaces.len())
+        write!(f, "{} namespaces", self.spaces().len())
     }
 }
 
@@ -125,6 +130,7 @@ impl fmt::Debug for Keeper {
 struct Made {
     spaces: Vec<OwnedFd>,
     devices: Vec<Device>,
+    hub: Option<OwnedFd>,
     first_process: Pid,
     life: OwnedFd,
 }
@@ -153,9 +159,11 @@ impl Keeper {
         let made = told
             .recv()
             .doing(|| "the thread of the namespaces died".to_owned())??;
+        let next = FIRST_INDEX + i32::try_from(made.spaces.len()).unwrap_or(i32::MAX);
         let keeper = Self {
             jobs,
-            spaces: made.spaces,
+            hub: made.hub.map(|hub| (hub, AtomicI32::new(next))),
+            spaces: Mutex::new(made.spaces.into_iter().map(Some).collect()),
             first_process: made.first_process,
             _life: made.life,
         };
@@ -171,24 +179,63 @@ impl Keeper {
         index: usize,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let space = self.spaces[index].as_raw_fd();
+        let space = self
+            .space(index)
+            .ok_or_else(|| io::Error::other("that node is gone"))?;
+        // The keeper outlives this call, and whoever takes a node away waits until nothing works inside it.
+        self.work(move || enter(space).and_then(|()| work()))?
+    }
+
+    /// Does something on the thread of the namespaces and waits for the result.
+    fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let (tell, told) = mpsc::sync_channel(1);
         let job = move || {
-            // The keeper outlives this call, and with it the descriptor behind this path.
-            let result = File::open(format!("/proc/self/fd/{space}"))
-                .and_then(|space| Ok(setns(space, CloneFlags::CLONE_NEWNET)?))
-                .and_then(|()| work());
             // Nobody waits if the caller panicked.
-            let _ = tell.send(result);
+            let _ = tell.send(work());
         };
         let gone = || io::Error::other("the thread of the namespaces has ended");
         self.jobs.send(Box::new(job)).map_err(|_| gone())?;
-        told.recv().map_err(|_| gone())?
+        told.recv().map_err(|_| gone())
     }
 
-    /// The descriptor of a node's network namespace, in this process.
-    pub(super) fn space(&self, index: usize) -> &OwnedFd {
-        &self.spaces[index]
+    /// Makes one more namespace, for the node at this place; the emulator's end of its interface.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn join(&self, place: usize, address: Ipv4Addr) -> Result<Device, Failure> {
+        let hub = self.hub.as_ref().map(|(hub, next)| {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            (hub.as_raw_fd(), index)
+        });
+        let (space, device) = self
+            .work(move || one_more(hub, address))
+            .doing(|| "cannot make a namespace".to_owned())??;
+        let mut spaces = self.spaces();
+        if spaces.len() <= place {
+            spaces.resize_with(place + 1, || None);
+        }
+        spaces[place] = Some(space);
+        Ok(device)
+    }
+
+    /// Lets go of the namespace at this place. The kernel removes it with the last process and socket in it.
+    pub(super) fn leave(&self, place: usize) {
+        let space = self.spaces()[place].take();
+        // Nothing that still waits for its turn finds another file under this number.
+        drop(self.work(move || drop(space)));
+    }
+
+    fn spaces(&self) -> MutexGuard<'_, Vec<Option<OwnedFd>>> {
+        self.spaces
+            .lock()
+            .expect("nobody panics while holding the namespaces")
+    }
+
+    /// The descriptor of a node's network namespace, in this process; none if the node is gone.
+    pub(super) fn space(&self, place: usize) -> Option<RawFd> {
+        let spaces = self.spaces();
+        let space = spaces.get(place)?.as_ref()?;
+        Some(space.as_raw_fd())
     }
 
     /// The first process of the PID namespace, as this process sees it.
@@ -216,9 +263,10 @@ fn make(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<Made, Failure> {
     };
     drop(end);
     match spaces(kind, addresses) {
-        Ok((spaces, devices)) => Ok(Made {
+        Ok((spaces, devices, hub)) => Ok(Made {
             spaces,
             devices,
+            hub,
             first_process,
             life,
         }),
@@ -231,13 +279,43 @@ fn make(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<Made, Failure> {
     }
 }
 
-/// A network namespace for each address, and the emulator's end of its interface.
-fn spaces(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<(Vec<OwnedFd>, Vec<Device>), Failure> {
+/// Enters the namespace behind a descriptor of this process.
+fn enter(space: RawFd) -> io::Result<()> {
+    let space = File::open(format!("/proc/self/fd/{space}"))?;
+    Ok(setns(space, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// The network namespace of the calling thread.
+fn own_space() -> io::Result<OwnedFd> {
+    File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
+}
+
+/// One more namespace with this address. With `hub`, the namespace of the other ends and the number of the next one.
+fn one_more(hub: Option<(RawFd, i32)>, address: Ipv4Addr) -> Result<(OwnedFd, Device), Failure> {
+    let cannot = || "cannot make a namespace".to_owned();
+    let mut hub = match hub {
+        Some((hub, index)) => {
+            enter(hub).doing(cannot)?;
+            Some(Hub::open(1, index)?)
+        }
+        None => None,
+    };
+    unshare(CloneFlags::CLONE_NEWNET).doing(cannot)?;
+    let space = own_space().doing(cannot)?;
+    let device = furnish(address, &space, hub.as_mut())?;
+    Ok((space, device))
+}
+
+type Spaces = (Vec<OwnedFd>, Vec<Device>, Option<OwnedFd>);
+
+/// A namespace for each address, and the emulator's end of its interface; the hub, if there is one.
+fn spaces(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<Spaces, Failure> {
     let cannot = || "cannot make namespaces".to_owned();
     let mut hub = match kind {
         NetKind::Packet => {
             unshare(CloneFlags::CLONE_NEWNET).doing(cannot)?;
-            Some(Hub::open(addresses.len())?)
+            let space = own_space().doing(cannot)?;
+            Some((Hub::open(addresses.len(), FIRST_INDEX)?, space))
         }
         _ => None,
     };
@@ -245,14 +323,15 @@ fn spaces(kind: NetKind, addresses: &[Ipv4Addr]) -> Result<(Vec<OwnedFd>, Vec<De
     let mut devices = Vec::new();
     for address in addresses {
         unshare(CloneFlags::CLONE_NEWNET).doing(cannot)?;
-        let space = OwnedFd::from(File::open("/proc/thread-self/ns/net").doing(cannot)?);
-        devices.push(furnish(*address, &space, hub.as_mut())?);
+        let space = own_space().doing(cannot)?;
+        let open = hub.as_mut().map(|(hub, _)| hub);
+        devices.push(furnish(*address, &space, open)?);
         spaces.push(space);
     }
-    Ok((spaces, devices))
+    Ok((spaces, devices, hub.map(|(_, space)| space)))
 }
 
-/// The namespace in which one end of every veth pair is. It lasts as long as the sockets in it.
+/// The namespace in which one end of every veth pair is, while pairs are made.
 struct Hub {
     routing: Routing,
     /// Not bound yet, the next one last.
@@ -262,8 +341,9 @@ struct Hub {
 }
 
 impl Hub {
-    /// Opens so many sockets in the namespace of the calling thread, which becomes the hub.
-    fn open(count: usize) -> Result<Self, Failure> {
+    /// Opens so many sockets in the namespace of the calling thread, which is the hub; `index` is the number of the
+    /// next end in it.
+    fn open(count: usize, index: i32) -> Result<Self, Failure> {
         let cannot = || "cannot open packet sockets".to_owned();
         let sockets = (0..count).map(|_| {
             let socket = system::open_packet_socket()?;
@@ -275,8 +355,7 @@ impl Hub {
         Ok(Self {
             routing: Routing::open().doing(cannot)?,
             sockets: sockets.collect::<io::Result<_>>().doing(cannot)?,
-            // `lo` has number 1.
-            index: 2,
+            index,
         })
     }
 

@@ -1,5 +1,5 @@
 //! Packets as a pcapng file, which Wireshark, tshark and tcpdump open: one interface for each directed link, and
-//! raw IP packets. The format is <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>.
+//! raw IPv4 packets. The format is <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>.
 //!
 //! Every block is whole when it is written, so a file that ends behind a block is whole too.
 
@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use super::capture::{Batch, Packet, Passed};
 use super::checksum::{self, VIRTIO_HEADER};
 
-/// Raw IP packets.
-const LINKTYPE_RAW: u16 = 101;
+/// Raw IPv4 packets. The more common number for raw IP, 101, has another value inside libpcap, which then takes a second
+/// interface of the file for one of another kind and refuses it (tcpdump 4.99 with libpcap 1.10).
+const LINKTYPE_IPV4: u16 = 228;
 /// The words at the beginning of blocks.
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
@@ -118,7 +119,7 @@ impl Writer {
         let number = u32::try_from(self.interfaces.len()).expect("there are 62 500 links at most");
         self.interfaces.insert(link, number);
         let mut body = Vec::new();
-        body.extend(LINKTYPE_RAW.to_le_bytes());
+        body.extend(LINKTYPE_IPV4.to_le_bytes());
         body.extend(0_u16.to_le_bytes());
         // Packets are never cut off.
         body.extend(0_u32.to_le_bytes());
@@ -230,15 +231,15 @@ mod tests {
             dump(&file[begin..]),
             [
                 // n1>n2, then its packet of 5 bytes.
-                "01000000240000006500000000000000020005006e313e6e320000000000000024000000",
+                "0100000024000000e400000000000000020005006e313e6e320000000000000024000000",
                 "06000000280000000000000001000000010000000500000005000000450102030400000028000000",
                 // n2>n1, then its packet of 4 bytes with a comment of 26.
-                "01000000240000006500000000000000020005006e323e6e310000000000000024000000",
+                "0100000024000000e400000000000000020005006e323e6e310000000000000024000000",
                 "060000004800000001000000010000000200000004000000040000004509090901001a00\
                  7769746868656c642066726f6d2074686520726563656976657200000000000048000000",
                 "060000002400000000000000010000000300000002000000020000004505000024000000",
                 // Three packets of n1>n3 were left out.
-                "01000000240000006500000000000000020005006e313e6e330000000000000024000000",
+                "0100000024000000e400000000000000020005006e313e6e330000000000000024000000",
                 "050000002800000002000000010000000a0000000500080003000000000000000000000028000000",
             ]
         );

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdListener};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -43,8 +43,22 @@ pub enum Gate {
 #[derive(Debug)]
 pub(super) struct Publisher {
     base: u16,
-    gates: Vec<watch::Sender<Gate>>,
-    tasks: Vec<JoinHandle<()>>,
+    keeper: Arc<Keeper>,
+    /// By place; one without a node has none.
+    doors: Mutex<Vec<Option<Open>>>,
+}
+
+/// What listens for one node.
+#[derive(Debug)]
+struct Open {
+    gate: watch::Sender<Gate>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Publisher {
@@ -59,30 +73,62 @@ impl Publisher {
         keeper: &Arc<Keeper>,
     ) -> Result<Self, Failure> {
         let (base, listeners) = claim(wanted, addresses.len())?;
-        let mut tasks = Vec::new();
-        let mut gates = Vec::new();
+        let mut doors = Vec::new();
         for (index, (listener, address)) in listeners.into_iter().zip(addresses).enumerate() {
-            let cannot = || "cannot listen on a published port".to_owned();
-            listener.set_nonblocking(true).doing(cannot)?;
-            let listener = TcpListener::from_std(listener).doing(cannot)?;
-            let inside = SocketAddr::V4(SocketAddrV4::new(*address, CLIENT_PORT));
-            let keeper = Arc::clone(keeper);
-            let gate = watch::Sender::new(Gate::Open);
-            let way = Way {
-                keeper,
-                index,
-                inside,
-                gate: gate.subscribe(),
-            };
-            tasks.push(tokio::spawn(accept(listener, way)));
-            gates.push(gate);
+            doors.push(Some(open(listener, index, *address, keeper)?));
         }
-        Ok(Self { base, gates, tasks })
+        Ok(Self {
+            base,
+            keeper: Arc::clone(keeper),
+            doors: Mutex::new(doors),
+        })
+    }
+
+    /// The port of one more node, at this place.
+    ///
+    /// # Errors
+    /// If it is taken.
+    pub(super) fn claim(&self, place: usize) -> Result<StdListener, Failure> {
+        let address = self.address(place);
+        StdListener::bind(address)
+            .doing(|| format!("cannot publish one more node at {address}"))
+            .map_err(|failure| {
+                failure.hint("end what listens there; ports follow those of the other nodes")
+            })
+    }
+
+    /// Listens for one more node, at this place.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn join(
+        &self,
+        place: usize,
+        listener: StdListener,
+        address: Ipv4Addr,
+    ) -> Result<(), Failure> {
+        let door = open(listener, place, address, &self.keeper)?;
+        let mut doors = self.doors();
+        if doors.len() <= place {
+            doors.resize_with(place + 1, || None);
+        }
+        doors[place] = Some(door);
+        Ok(())
+    }
+
+    /// Does not listen for this place any more.
+    pub(super) fn leave(&self, place: usize) {
+        if let Some(door) = self.doors().get_mut(place) {
+            *door = None;
+        }
     }
 
     /// Opens or shuts the gate of node number `index`.
     pub(super) fn set_gate(&self, index: usize, gate: Gate) {
-        self.gates[index].send_if_modified(|now| std::mem::replace(now, gate) != gate);
+        if let Some(Some(door)) = self.doors().get(index) {
+            let change = |now: &mut Gate| std::mem::replace(now, gate) != gate;
+            door.gate.send_if_modified(change);
+        }
     }
 
     /// Where node number `index` is reached.
@@ -90,14 +136,33 @@ impl Publisher {
         let port = self.base + u16::try_from(index).expect("there are at most 250 nodes");
         SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
     }
+
+    fn doors(&self) -> MutexGuard<'_, Vec<Option<Open>>> {
+        self.doors
+            .lock()
+            .expect("nobody panics while holding the doors")
+    }
 }
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
+/// Listens for the node at this place.
+fn open(
+    listener: StdListener,
+    index: usize,
+    address: Ipv4Addr,
+    keeper: &Arc<Keeper>,
+) -> Result<Open, Failure> {
+    let cannot = || "cannot listen on a published port".to_owned();
+    listener.set_nonblocking(true).doing(cannot)?;
+    let listener = TcpListener::from_std(listener).doing(cannot)?;
+    let gate = watch::Sender::new(Gate::Open);
+    let way = Way {
+        keeper: Arc::clone(keeper),
+        index,
+        inside: SocketAddr::V4(SocketAddrV4::new(address, CLIENT_PORT)),
+        gate: gate.subscribe(),
+    };
+    let task = tokio::spawn(accept(listener, way));
+    Ok(Open { gate, task })
 }
 
 /// The first port and a listener for each node.

@@ -9,17 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::kind::{SERVER_JVMFLAGS, ServerKind};
+pub use crate::id::Membership;
 use crate::id::NodeId;
-
-/// What a node is in the ensemble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Membership {
-    /// It votes.
-    Voter,
-    /// It follows without a vote.
-    Observer,
-}
 
 /// A node as the lab was asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

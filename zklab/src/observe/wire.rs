@@ -66,8 +66,7 @@ struct Reign {
 /// Everything that is known.
 #[derive(Debug)]
 pub struct WireObserver {
-    nodes: Vec<NodeId>,
-    /// Who has a vote.
+    /// Who has a vote, by place.
     voters: Vec<bool>,
     servers: Vec<Server>,
     joining: BTreeMap<(usize, usize), Joining>,
@@ -77,17 +76,25 @@ pub struct WireObserver {
 }
 
 impl WireObserver {
-    /// Nothing seen yet of these nodes; the second word of each says whether it has a vote.
+    /// Nothing seen yet; `voters` says by place who has a vote.
     #[must_use]
-    pub fn new(nodes: &[(NodeId, bool)]) -> Self {
+    pub fn new(voters: &[bool]) -> Self {
         Self {
-            nodes: nodes.iter().map(|(id, _)| *id).collect(),
-            voters: nodes.iter().map(|(_, votes)| *votes).collect(),
-            servers: nodes.iter().map(|_| Server::default()).collect(),
+            voters: voters.to_vec(),
+            servers: voters.iter().map(|_| Server::default()).collect(),
             joining: BTreeMap::new(),
             reigns: BTreeMap::new(),
             agreed: None,
         }
+    }
+
+    /// Nodes came or went: these have a vote now, by place.
+    pub fn set_nodes(&mut self, voters: &[bool]) {
+        // What was seen of one that is gone may be seen to its end.
+        let count = self.servers.len().max(voters.len());
+        self.servers.resize_with(count, Server::default);
+        self.voters = voters.to_vec();
+        self.voters.resize(count, false);
     }
 
     /// What follows from something seen; `pid` is the present process of its sender. A message that was
@@ -118,8 +125,8 @@ impl WireObserver {
     pub fn note(&self, seen: &Sighting, fate: MessageFate) -> Option<WireNote> {
         let name = seen.name()?;
         let mut note = WireNote {
-            from: self.nodes[seen.from],
-            to: self.nodes[seen.to],
+            from: NodeId::at(seen.from),
+            to: NodeId::at(seen.to),
             msg: name.to_string(),
             zxid: seen.zxid().filter(|zxid| *zxid != -1).map(HexZxid),
             epoch: None,
@@ -176,7 +183,7 @@ impl WireObserver {
     }
 
     fn on_vote(&mut self, seen: &Sighting, ballot: Ballot, pid: Option<u32>, told: &mut Vec<Told>) {
-        let node = self.nodes[seen.from];
+        let node = NodeId::at(seen.from);
         self.servers[seen.to].received += 1;
         let others = self.servers.iter().filter(|s| s.vote.is_some()).count() as u64;
         let server = &mut self.servers[seen.from];
@@ -235,12 +242,12 @@ impl WireObserver {
             votes: server.received,
             early: false,
         };
-        told.push((at_us, self.nodes[winner], ended));
+        told.push((at_us, NodeId::at(winner), ended));
     }
 
     fn place(&self, sid: i64) -> Option<usize> {
-        let node = NodeId::of_sid(sid)?;
-        self.nodes.iter().position(|known| *known == node)
+        let place = NodeId::of_sid(sid)?.place();
+        (place < self.servers.len()).then_some(place)
     }
 
     /// A server does not look for a leader any more.
@@ -259,7 +266,7 @@ impl WireObserver {
             votes: server.received,
             early: false,
         };
-        told.push((at_us, self.nodes[who], ended));
+        told.push((at_us, NodeId::at(who), ended));
     }
 
     /// A packet from a learner to its leader.
@@ -274,7 +281,7 @@ impl WireObserver {
         let is_voter = self.voters[learner];
         match kind {
             packet::FOLLOWERINFO | packet::OBSERVERINFO => {
-                let sid = self.nodes[leader].sid().0;
+                let sid = NodeId::at(leader).sid().0;
                 self.settle(seen.at_us, learner, sid, 0, told);
                 self.joining.insert((leader, learner), Joining::default());
             }
@@ -283,7 +290,7 @@ impl WireObserver {
                 joining.last_zxid = zxid;
                 let epoch = joining.epoch;
                 let proposed = LabEventKind::EpochProposed { epoch };
-                told.push((seen.at_us, self.nodes[learner], proposed));
+                told.push((seen.at_us, NodeId::at(learner), proposed));
                 let reign = self.reigns.entry(leader).or_default();
                 // Who has promised this epoch before does not count again (`Leader.waitForEpochAck`).
                 if is_voter && number != Some(-1) && reign.epoch == epoch {
@@ -292,7 +299,7 @@ impl WireObserver {
                 if reign.accepted.len() + 1 >= quorum && !reign.epoch_stands {
                     reign.epoch_stands = true;
                     let acked = LabEventKind::EpochAcked { epoch };
-                    told.push((seen.at_us, self.nodes[leader], acked));
+                    told.push((seen.at_us, NodeId::at(leader), acked));
                 }
             }
             packet::ACK if Zxid(zxid).counter() == 0 => {
@@ -308,7 +315,7 @@ impl WireObserver {
                 if reign.in_sync.len() + 1 >= quorum && !reign.is_elected {
                     reign.is_elected = true;
                     let elected = LabEventKind::LeaderElected { epoch };
-                    told.push((seen.at_us, self.nodes[leader], elected));
+                    told.push((seen.at_us, NodeId::at(leader), elected));
                 }
             }
             _ => {}
@@ -321,7 +328,7 @@ impl WireObserver {
         let epoch = Zxid(zxid).epoch().0;
         match kind {
             packet::LEADERINFO => {
-                let sid = self.nodes[leader].sid().0;
+                let sid = NodeId::at(leader).sid().0;
                 self.settle(seen.at_us, leader, sid, 0, told);
                 let joining = self.joining.entry((leader, learner)).or_default();
                 joining.epoch = epoch;
@@ -332,7 +339,7 @@ impl WireObserver {
                         ..Reign::default()
                     };
                     let proposed = LabEventKind::EpochProposed { epoch };
-                    told.push((seen.at_us, self.nodes[leader], proposed));
+                    told.push((seen.at_us, NodeId::at(leader), proposed));
                 }
             }
             packet::DIFF | packet::TRUNC | packet::SNAP => {
@@ -350,9 +357,9 @@ impl WireObserver {
                     .joining
                     .get(&(leader, learner))
                     .map_or(0, |joining| joining.epoch);
-                let leader = self.nodes[leader];
+                let leader = NodeId::at(leader);
                 let kind = LabEventKind::UpToDate { leader, epoch };
-                told.push((seen.at_us, self.nodes[learner], kind));
+                told.push((seen.at_us, NodeId::at(learner), kind));
             }
             packet::PROPOSAL => {
                 if let Some(joining) = self.joining.get_mut(&(leader, learner))
@@ -373,7 +380,7 @@ impl WireObserver {
                     reign.has_committed = true;
                     let zxid = HexZxid(zxid);
                     let first = LabEventKind::FirstCommit { zxid };
-                    told.push((seen.at_us, self.nodes[leader], first));
+                    told.push((seen.at_us, NodeId::at(leader), first));
                 }
             }
             _ => {}
@@ -387,7 +394,7 @@ impl WireObserver {
             return;
         };
         let sync = LabEventKind::Sync {
-            to: self.nodes[seen.to].to_string(),
+            to: NodeId::at(seen.to).to_string(),
             mode,
             from_zxid: HexZxid(joining.last_zxid),
             to_zxid: HexZxid(to_zxid),
@@ -395,7 +402,7 @@ impl WireObserver {
             bytes: joining.bytes,
             took_us: Some(seen.at_us.saturating_sub(since_us)),
         };
-        told.push((seen.at_us, self.nodes[seen.from], sync));
+        told.push((seen.at_us, NodeId::at(seen.from), sync));
     }
 
     /// The connection between a learner and its leader ends: the likely reason for an election.
@@ -435,9 +442,8 @@ mod tests {
 
     /// n1, n2 and n3 vote, n4 observes.
     fn play() -> Play {
-        let nodes = [1, 2, 3, 4].map(|number| (NodeId(number), number < 4));
         Play {
-            observer: WireObserver::new(&nodes),
+            observer: WireObserver::new(&[true, true, true, false]),
             t: 0,
             pid: 7,
             told: Vec::new(),

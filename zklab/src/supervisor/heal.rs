@@ -45,7 +45,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn includes(&self, lab: &Ensemble, fault: &Fault) -> bool {
+    fn includes(&self, fault: &Fault) -> bool {
         match self {
             Self::All => true,
             Self::Net => fault.what.is_of_network(),
@@ -54,7 +54,7 @@ impl Scope {
             Self::Clock => fault.what == FaultKind::Clock,
             Self::One(id) => fault.id == *id,
             Self::Core(nodes) => {
-                let is_inside = |id: &NodeId| nodes.iter().any(|n| lab.spec.nodes[*n].id == *id);
+                let is_inside = |id: &NodeId| nodes.contains(&id.place());
                 if matches!(fault.what, FaultKind::Drop | FaultKind::Hold) {
                     return fault.links.iter().any(|link| {
                         let mut ends = link.split('>').filter_map(|id| id.parse().ok());
@@ -127,7 +127,7 @@ pub async fn scope(lab: &Arc<Lab>, scope: &Scope, wait: bool) -> Result<HealRepo
     let chosen: Vec<Fault> = ensemble
         .standing()
         .into_iter()
-        .filter(|fault| scope.includes(ensemble, fault))
+        .filter(|fault| scope.includes(fault))
         .collect();
     // The links of a host that is gone heal when its node is started.
     let is_of_network = |fault: &Fault, id: &str| fault.id == id && fault.what.is_of_network();
@@ -159,7 +159,7 @@ pub async fn scope(lab: &Arc<Lab>, scope: &Scope, wait: bool) -> Result<HealRepo
         first_delivery_ms: first_us.map(|first| ms(first.saturating_sub(at_us))),
         serving_ms: None,
         serving: 0,
-        voters: ensemble.voters().count(),
+        voters: ensemble.voters().len(),
         exit: Exit::Ok,
     };
     if wait {
@@ -169,8 +169,8 @@ pub async fn scope(lab: &Arc<Lab>, scope: &Scope, wait: bool) -> Result<HealRepo
             report.exit = Exit::Missed;
         }
     }
-    let voters = ensemble.voters();
-    report.serving = voters.filter(|n| ensemble.view(n.id).serving).count();
+    let voters = ensemble.voters().into_iter();
+    report.serving = voters.filter(|id| ensemble.view(*id).serving).count();
     Ok(report)
 }
 
@@ -195,8 +195,8 @@ async fn undo(lab: &Lab, fault: &Fault) -> Result<u64, Failure> {
 /// Waits until there is a leader and everybody who runs (or belongs to the core) serves.
 async fn serves_again(lab: &Ensemble, scope: &Scope) -> bool {
     let waited_for: Vec<NodeId> = match scope {
-        Scope::Core(nodes) => nodes.iter().map(|n| lab.spec.nodes[*n].id).collect(),
-        _ => lab.voters().map(|node| node.id).collect(),
+        Scope::Core(nodes) => nodes.iter().map(|n| NodeId::at(*n)).collect(),
+        _ => lab.voters(),
     };
     let serves = |lab: &Ensemble| {
         let leader = lab.serving_leader();

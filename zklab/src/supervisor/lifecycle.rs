@@ -535,10 +535,33 @@ async fn roll(
     }
     let clients = Clients::start(lab);
     clients.warm(Instant::now() + Duration::from_secs(5)).await;
+    let acts = roll_each(whole, nodes, now.leader, how.hard, news).await?;
+    let paused = clients.longest_pause_us();
+    let (_, findings) = clients.finish().await;
+    let mut report = report(lab, "restart", acts);
+    report.writes_paused_ms = Some(ms(paused));
+    if !findings.is_empty() {
+        return Err(Failure::new(Exit::Bug, findings.join("; ")));
+    }
+    Ok(report)
+}
+
+/// Ends and starts these nodes, one after another, each when the one before serves under a leader.
+///
+/// # Errors
+/// If one does not serve again; the rest is left alone.
+pub(super) async fn roll_each(
+    whole: &Lab,
+    nodes: &[NodeId],
+    leader: Option<NodeId>,
+    hard: bool,
+    news: &NewsSink,
+) -> Result<Vec<Act>, Failure> {
+    let lab = &whole.ensemble;
     let mut acts = Vec::new();
     for id in nodes {
         let begin = now_us();
-        end_one(lab, *id, how.hard).await?;
+        end_one(lab, *id, hard).await?;
         whole.start(*id)?;
         settle(lab, &[*id]).await;
         let (mut one, good) = started(lab, *id, begin);
@@ -549,7 +572,7 @@ async fn roll(
             )
             .hint(format!("`zklab logs {id}` may say why")));
         }
-        one.leader = led(now, *id);
+        one.leader = leader == Some(*id);
         // The next one may go only when a leader serves again and this one follows it.
         lab.until(Instant::now() + SERVE_PATIENCE, |lab| {
             lab.serving_leader().is_some() && lab.view(*id).serving
@@ -558,14 +581,7 @@ async fn roll(
         news.tell(News::Act(one.clone()));
         acts.push(one);
     }
-    let paused = clients.longest_pause_us();
-    let (_, findings) = clients.finish().await;
-    let mut report = report(lab, "restart", acts);
-    report.writes_paused_ms = Some(ms(paused));
-    if !findings.is_empty() {
-        return Err(Failure::new(Exit::Bug, findings.join("; ")));
-    }
-    Ok(report)
+    Ok(acts)
 }
 
 async fn end_one(lab: &Ensemble, id: NodeId, hard: bool) -> Result<(), Failure> {

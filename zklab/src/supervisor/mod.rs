@@ -12,6 +12,7 @@ pub mod heal;
 pub mod home;
 pub mod kill_leader;
 pub mod lifecycle;
+mod members;
 pub mod network;
 pub mod orders;
 pub mod pcap;
@@ -45,7 +46,7 @@ use crate::clock::{ms, now_us};
 use crate::ensemble::{Ensemble, status};
 use crate::event::{FaultKind, LabEventKind, Source};
 use crate::failure::{Context, Exit, Failure};
-use crate::fault::Board;
+use crate::fault::{Board, Profile};
 use crate::id::NodeId;
 use crate::net::{self, NetKind};
 use crate::observe::stall::StallMeter;
@@ -66,6 +67,10 @@ pub struct Lab {
     pub wire: Arc<Wire>,
     /// Fixes what is left to chance.
     pub seed: u64,
+    /// How the links are without any fault.
+    profile: Option<Profile>,
+    /// Held by whoever takes nodes in or out.
+    members: tokio::sync::Mutex<()>,
     root: Root,
     home: Home,
     /// The lab is this process's as long as this is open.
@@ -308,6 +313,9 @@ async fn answer(lab: Arc<Lab>, mut talk: Talk) {
             let work = kill_leader::run(&lab, &request, &news);
             talk.finish_unless_gone(work).await;
         }
+        // They go on to their end, even if nobody waits for it any more: half a change would be left otherwise.
+        Request::Add(request) => talk.finish(members::add(&lab, &request, &news).await).await,
+        Request::Rm { node } => talk.finish(members::rm(&lab, &node, &news).await).await,
         Request::Pcap(request) => pcap::answer(&lab, request, talk).await,
         Request::Events { follow } => talk.tell_events(ensemble, follow).await,
         Request::Down { keep_data } => {
@@ -324,17 +332,17 @@ impl Lab {
     fn found(request: &UpRequest, end: mpsc::Sender<()>, guard: Guard) -> Result<Self, Failure> {
         let root = Root::open()?;
         let begin = now_us();
-        let (spec, net) = up::design(request, &root)?;
+        let (spec, nodes, net) = up::design(request, &root)?;
         let made_us = now_us();
         let belongings = Belongings {
             data_dir: spec.data_dir.clone(),
-            nodes: spec.nodes.iter().map(|node| node.id).collect(),
+            nodes: nodes.iter().map(|node| node.id).collect(),
             keep_data: spec.keep_data,
             supervisor: std::process::id(),
         };
         let (home, held) = root.claim(&spec.name, &belongings)?;
         log_to(&home)?;
-        let ensemble = Ensemble::new(spec, net, request.asked_us);
+        let ensemble = Ensemble::new(spec, nodes, net, request.asked_us);
         if ensemble.net.kind().has_namespaces() {
             let kind = LabEventKind::NetReady {
                 net: ensemble.net.kind().to_string(),
@@ -359,6 +367,8 @@ impl Lab {
             wire,
             board: network::board(&ensemble, request.seed, request.profile.as_deref())?,
             seed: request.seed,
+            profile: request.profile.as_deref().cloned(),
+            members: tokio::sync::Mutex::default(),
             ensemble,
             stall,
             root,
@@ -397,21 +407,28 @@ impl Lab {
         let spec = &self.ensemble.spec;
         let keep = keep_data || spec.keep_data;
         self.ensemble.end_all(keep).await?;
-        self.home.note(&Belongings {
-            data_dir: spec.data_dir.clone(),
-            nodes: spec.nodes.iter().map(|node| node.id).collect(),
-            keep_data: keep,
-            supervisor: std::process::id(),
-        })?;
+        let nodes = self.ensemble.ids();
+        let count = nodes.len();
+        self.note(nodes, keep)?;
         self.root.remove(&self.home)?;
         self.guard.dismiss();
         Ok(DownReport {
             v: 1,
             cmd: "down".to_owned(),
             lab: spec.name.clone(),
-            nodes: spec.nodes.len(),
+            nodes: count,
             ms: ms(now_us() - begin),
             kept: keep.then(|| spec.data_dir.clone()),
+        })
+    }
+
+    /// Writes down what is to be removed with the lab.
+    fn note(&self, nodes: Vec<NodeId>, keep_data: bool) -> Result<(), Failure> {
+        self.home.note(&Belongings {
+            data_dir: self.ensemble.spec.data_dir.clone(),
+            nodes,
+            keep_data,
+            supervisor: std::process::id(),
         })
     }
 
@@ -423,8 +440,7 @@ impl Lab {
             lab: ensemble.spec.name.clone(),
             supervisor_pid: std::process::id(),
             nodes: ensemble
-                .spec
-                .nodes
+                .nodes()
                 .iter()
                 .map(|node| InfoNode {
                     id: node.id,

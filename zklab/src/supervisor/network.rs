@@ -127,7 +127,7 @@ pub async fn set(
         .new_fault(FaultKind::Link, what)
         .brief(wish.brief())
         .on_nodes(ends(ensemble, &links))
-        .on_links(names(ensemble, &links));
+        .on_links(names(&links));
     let mut layer = Layer::new(fault.id.clone(), &links, Effect::Set(wish.change));
     for (pair, effect) in &mut layer.links {
         *effect = Effect::Set(wish.of(*pair));
@@ -222,7 +222,7 @@ pub async fn reset(lab: &Lab, words: &[String]) -> Result<FaultReport, Failure> 
     let healed = lab.board.reset(&*ensemble.net, &links);
     let (at_us, _, _) = tell_healed(ensemble, healed).await?;
     let what = format!("link reset {}", words.join(" "));
-    let mut report = fault_report(ensemble, "link reset", what, names(ensemble, &links));
+    let mut report = fault_report(ensemble, "link reset", what, names(&links));
     report.effective_us = at_us.saturating_sub(begin);
     Ok(report)
 }
@@ -239,7 +239,7 @@ pub(super) async fn tell_healed(
         lab.fault_off(at_us, id);
     }
     for (id, links) in healed.smaller {
-        lab.fault_shrunk(at_us, &id, names(lab, &links));
+        lab.fault_shrunk(at_us, &id, names(&links));
         ids.push(id);
     }
     Ok((at_us, ids, healed.opened))
@@ -254,7 +254,8 @@ pub async fn show(lab: &Lab, words: &[String]) -> Result<LinksReport, Failure> {
     let emulator = emulator(ensemble)?;
     let matrix = emulator.matrix();
     let links = if words.is_empty() {
-        matrix.pairs().collect()
+        let places = ensemble.places();
+        partition::between_all(&places)
     } else {
         Names::of(ensemble, words).await.all_links(words)?
     };
@@ -263,7 +264,7 @@ pub async fn show(lab: &Lab, words: &[String]) -> Result<LinksReport, Failure> {
             .into_iter()
             .map(|(from, to)| LinkReport {
                 v: 1,
-                link: words::name(ensemble, (from, to)),
+                link: words::name((from, to)),
                 faults: *matrix.link(from, to),
                 traffic: emulator.traffic(from, to),
             })
@@ -290,20 +291,17 @@ pub async fn partition(lab: &Arc<Lab>, request: &PartitionRequest) -> Result<Fau
     let nodes: Vec<NodeId> = if plan.group.is_empty() {
         ends(ensemble, &plan.links)
     } else {
-        plan.group
-            .iter()
-            .map(|n| ensemble.spec.nodes[*n].id)
-            .collect()
+        plan.group.iter().map(|n| NodeId::at(*n)).collect()
     };
     let fault = ensemble
         .new_fault(FaultKind::Partition, plan.what)
         .brief(plan.brief)
         .on_nodes(nodes)
-        .on_links(names(ensemble, &plan.links));
+        .on_links(names(&plan.links));
     let effect = Effect::Block(request.style, request.clients);
     let mut layer = Layer::new(fault.id.clone(), &plan.links, effect);
     if request.clients == Clients::Include {
-        let nodes = plan.group.iter().map(|n| ensemble.spec.nodes[*n].id);
+        let nodes = plan.group.iter().map(|n| NodeId::at(*n));
         layer.clients = nodes.map(|id| (id, request.style.gate())).collect();
     }
     if is_flap {
@@ -385,7 +383,8 @@ struct Plan {
 async fn plan(lab: &Lab, words: &[String]) -> Result<Plan, Failure> {
     let ensemble = &lab.ensemble;
     let kind = words.first().map_or("", String::as_str);
-    let count = ensemble.spec.nodes.len();
+    let places = ensemble.places();
+    let count = places.len();
     let asked: Vec<String> = match kind {
         "isolate" | "one-way" | FLAP => words[1..].to_vec(),
         "majority" => vec!["minority".to_owned()],
@@ -403,14 +402,19 @@ async fn plan(lab: &Lab, words: &[String]) -> Result<Plan, Failure> {
     let (brief, group) = match (kind, &words[1.min(words.len())..]) {
         ("halves", []) => (
             "cut off",
-            lab.board.draw(|chances| partition::half(count, chances)),
+            lab.board.draw(|chances| {
+                let half = partition::half(count, chances);
+                half.into_iter().map(|n| places[n]).collect()
+            }),
         ),
         ("bridge", []) => {
             let links = lab.board.draw(|chances| partition::bridge(count, chances));
+            let links = partition::among(&places, links);
             return Ok(without_sides("bridge", links));
         }
         ("ring", []) => {
             let links = lab.board.draw(|chances| partition::ring(count, chances));
+            let links = partition::among(&places, links);
             return Ok(without_sides("ring", links));
         }
         ("one-way", [link]) if link.contains('>') => {
@@ -434,11 +438,8 @@ async fn plan(lab: &Lab, words: &[String]) -> Result<Plan, Failure> {
         }
         _ => return Err(unknown_kind(words)),
     };
-    let links = partition::between(&group, &partition::rest(count, &group));
-    let sides: Vec<String> = group
-        .iter()
-        .map(|n| ensemble.spec.nodes[*n].id.to_string())
-        .collect();
+    let links = partition::between(&group, &partition::rest(&places, &group));
+    let sides: Vec<String> = group.iter().map(|n| NodeId::at(*n).to_string()).collect();
     Ok(Plan {
         what: format!("{what} ({})", sides.join(" ")),
         brief,
@@ -450,7 +451,7 @@ async fn plan(lab: &Lab, words: &[String]) -> Result<Plan, Failure> {
 /// The leader and followers, one voter less than a quorum in all.
 fn with_the_leader(lab: &Ensemble, names: &Names<'_>) -> Result<Vec<usize>, Failure> {
     let mut group = names.nodes("leader")?;
-    let voters = (0..lab.spec.nodes.len()).filter(|n| lab.spec.nodes[*n].votes());
+    let voters = lab.voters().into_iter().map(NodeId::place);
     let others: Vec<usize> = voters.filter(|n| !group.contains(n)).collect();
     let total = others.len() + group.len();
     let minority = total - lab.quorum_size();
@@ -472,19 +473,16 @@ fn unknown_kind(words: &[String]) -> Failure {
 /// The nodes at the ends of these links, in order.
 fn ends(lab: &Ensemble, links: &[Pair]) -> Vec<NodeId> {
     let is_end = |node: usize| links.iter().any(|(a, b)| *a == node || *b == node);
-    let nodes = lab.spec.nodes.iter().enumerate();
-    nodes
-        .filter(|(number, _)| is_end(*number))
-        .map(|(_, node)| node.id)
-        .collect()
+    let nodes = lab.ids().into_iter();
+    nodes.filter(|id| is_end(id.place())).collect()
 }
 
-fn names(lab: &Ensemble, links: &[Pair]) -> Vec<String> {
-    links.iter().map(|link| words::name(lab, *link)).collect()
+fn names(links: &[Pair]) -> Vec<String> {
+    links.iter().map(|link| words::name(*link)).collect()
 }
 
 fn fault_report(lab: &Ensemble, cmd: &str, what: String, links: Vec<String>) -> FaultReport {
-    let count = lab.spec.nodes.len();
+    let count = lab.ids().len();
     FaultReport {
         v: 1,
         cmd: cmd.to_owned(),
@@ -505,7 +503,7 @@ fn fault_report(lab: &Ensemble, cmd: &str, what: String, links: Vec<String>) -> 
 /// # Errors
 /// If there is a profile, and the network has no links.
 pub fn board(lab: &Ensemble, seed: u64, profile: Option<&Profile>) -> Result<Board, Failure> {
-    let count = lab.spec.nodes.len();
+    let count = lab.ids().len();
     let Some(profile) = profile else {
         // Another stream than that of any link.
         return Ok(Board::new(Matrix::clean(count), !seed));
@@ -523,11 +521,8 @@ pub fn board(lab: &Ensemble, seed: u64, profile: Option<&Profile>) -> Result<Boa
 /// If the network has no links.
 pub(super) async fn cut_host(lab: &Lab, id: NodeId, fault: &mut Fault) -> Result<(), Failure> {
     let ensemble = &lab.ensemble;
-    let index = ensemble.spec.nodes.iter().position(|node| node.id == id);
-    let index = index.expect("node names are checked where they enter");
-    let all: Vec<usize> = (0..ensemble.spec.nodes.len()).collect();
-    let links = partition::between(&[index], &all);
-    fault.links = names(ensemble, &links);
+    let links = partition::between(&[id.place()], &ensemble.places());
+    fault.links = names(&links);
     let effect = Effect::Block(Style::Drop, Clients::Include);
     let mut layer = Layer::new(fault.id.clone(), &links, effect);
     layer.clients = vec![(id, Style::Drop.gate())];

@@ -5,6 +5,7 @@
 //! always the same build (a lab may be older), so requests name what they want and unknown fields are
 //! passed over.
 
+mod members;
 mod pcap;
 mod seed;
 
@@ -34,6 +35,7 @@ pub use crate::supervisor::orders::{ClockRequest, DiskRequest};
 
 use crate::event::HexZxid;
 
+pub use self::members::{AddRequest, MemberReport, Synced};
 pub use self::pcap::{PcapReport, PcapRequest};
 pub use self::seed::HexSeed;
 
@@ -128,6 +130,13 @@ pub enum Request {
     Clock(ClockRequest),
     /// Kill the leader and watch.
     KillLeader(KillLeaderRequest),
+    /// Make one more node.
+    Add(AddRequest),
+    /// Take a node out for good.
+    Rm {
+        /// Which, as typed.
+        node: String,
+    },
     /// Write down what passes the emulator.
     Pcap(PcapRequest),
     /// Events from the beginning, and then as they happen.

@@ -31,11 +31,14 @@ const READY_PATH: &str = "/zklab-ready";
 /// How long the first write may take once a leader serves.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a lab is made of.
+pub type Design = (LabSpec, Vec<NodeSpec>, Box<dyn Network>);
+
 /// The lab that was asked for, on a network of its own.
 ///
 /// # Errors
 /// If there is no network or no place for the data.
-pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Network>), Failure> {
+pub fn design(request: &UpRequest, root: &Root) -> Result<Design, Failure> {
     let total = usize::from(request.nodes) + usize::from(request.observers);
     if request.nodes == 0 || total > usize::from(NodeId::MAX) {
         return Err(Failure::usage(format!(
@@ -74,13 +77,12 @@ pub fn design(request: &UpRequest, root: &Root) -> Result<(LabSpec, Box<dyn Netw
     let net = network(request, &ids)?;
     let spec = LabSpec {
         name: request.name.clone(),
-        nodes,
         tick_ms: request.tick_ms,
         data_dir,
         keep_data: matches!(request.data, DataPlace::Dir(_)),
         disks: request.disks,
     };
-    Ok((spec, net))
+    Ok((spec, nodes, net))
 }
 
 /// The best network of the kind that was asked for.
@@ -122,14 +124,14 @@ pub async fn run(lab: &Lab, request: &UpRequest, news: NewsSink) -> Result<UpRep
     ensemble.write_configuration()?;
     let mut steps = Vec::new();
     if request.one_by_one {
-        for node in &ensemble.spec.nodes {
-            let step = one_step(ensemble, node.id, deadline).await?;
+        for id in ensemble.ids() {
+            let step = one_step(ensemble, id, deadline).await?;
             news.tell(News::Step(step.clone()));
             steps.push(step);
         }
     } else {
-        for node in &ensemble.spec.nodes {
-            ensemble.start(node.id)?;
+        for id in ensemble.ids() {
+            ensemble.start(id)?;
         }
     }
     news.tell(News::Doing("electing a leader".to_owned()));
@@ -330,7 +332,7 @@ fn report(
 /// `zkd 0.1.0`; of a mixed lab each server once.
 fn server_name(ensemble: &Ensemble) -> String {
     let mut names: Vec<String> = Vec::new();
-    for node in &ensemble.spec.nodes {
+    for node in ensemble.nodes().iter() {
         let name = match ensemble.view(node.id).version {
             Some(version) => format!("{} {version}", node.server.name()),
             None => node.server.name().to_owned(),

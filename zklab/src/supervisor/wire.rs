@@ -22,6 +22,7 @@ use crate::fault::words::{self, Names};
 use crate::id::NodeId;
 use crate::net::emulator::Emulator;
 use crate::net::wire::{Name, Rule, Sighting, TOLD_WITHIN, What};
+use crate::node::NodeSpec;
 use crate::observe::flow::Flow;
 use crate::observe::wire::{WireObserver, fits};
 use crate::supervisor::protocol::{Frame, News};
@@ -121,8 +122,8 @@ pub(super) fn listen(lab: &Arc<Ensemble>, wire: &Arc<Wire>) -> Result<(), Failur
     let Some(emulator) = lab.net.links() else {
         return Ok(());
     };
-    let nodes: Vec<_> = lab.spec.nodes.iter().map(|n| (n.id, n.votes())).collect();
-    let mut observer = WireObserver::new(&nodes);
+    let mut nodes = lab.nodes();
+    let mut observer = WireObserver::new(&voters(&nodes));
     // The emulator belongs to the lab, so its reader must not keep that alive.
     let lab: Weak<Ensemble> = Arc::downgrade(lab);
     let wire = Arc::clone(wire);
@@ -130,6 +131,11 @@ pub(super) fn listen(lab: &Arc<Ensemble>, wire: &Arc<Wire>) -> Result<(), Failur
         let Some(lab) = lab.upgrade() else {
             return;
         };
+        let now = lab.nodes();
+        if !Arc::ptr_eq(&now, &nodes) {
+            observer.set_nodes(&voters(&now));
+            nodes = now;
+        }
         // All of a batch is remembered before any of it is told.
         let mut flow = wire.flow();
         for one in seen {
@@ -142,8 +148,18 @@ pub(super) fn listen(lab: &Arc<Ensemble>, wire: &Arc<Wire>) -> Result<(), Failur
     })
 }
 
+/// By place: is there a node, and has it a vote?
+fn voters(nodes: &[NodeSpec]) -> Vec<bool> {
+    let count = nodes.last().map_or(0, |node| node.id.place() + 1);
+    let mut voters = vec![false; count];
+    for node in nodes {
+        voters[node.id.place()] = node.votes();
+    }
+    voters
+}
+
 fn on_sighting(lab: &Ensemble, wire: &Wire, observer: &mut WireObserver, seen: &Sighting) {
-    let from = lab.spec.nodes[seen.from].id;
+    let from = NodeId::at(seen.from);
     let pid = match seen.what {
         What::Vote(_) => lab.view(from).process.map(|process| process.pid()),
         What::Missed => {
@@ -257,7 +273,7 @@ async fn want(lab: &Ensemble, asked: &MessageRequest) -> Result<Want, Failure> {
     let names = Names::of(lab, &all).await;
     let (from, to) = (places(&names, &asked.from)?, places(&names, &asked.to)?);
     if from == to && from.len() == 1 {
-        let node = lab.spec.nodes[from[0]].id;
+        let node = NodeId::at(from[0]);
         return Err(
             Failure::usage(format!("{node} sends nothing to itself over the network"))
                 .hint("--from and --to name different nodes"),
@@ -278,7 +294,8 @@ async fn want(lab: &Ensemble, asked: &MessageRequest) -> Result<Want, Failure> {
 pub(super) async fn flow(lab: &Lab, request: &FlowRequest) -> FlowReport {
     // What was delivered just before is asked for too.
     sleep(TOLD_WITHIN).await;
-    let nodes: Vec<NodeId> = lab.ensemble.spec.nodes.iter().map(|n| n.id).collect();
+    let count = lab.ensemble.places().last().map_or(0, |last| last + 1);
+    let nodes: Vec<NodeId> = (0..count).map(NodeId::at).collect();
     let start_us = lab.ensemble.start_us;
     let flow = lab.wire.flow();
     let marks = request.marks.iter().filter_map(|(node, until_us)| {
@@ -324,16 +341,16 @@ pub async fn withhold(
     } else {
         FaultKind::Drop
     };
-    let text = text(ensemble, request, &want);
+    let text = text(request, &want);
     let pairs = want
         .from
         .iter()
         .flat_map(|from| want.to.iter().map(|to| (*from, *to)));
     let links: Vec<String> = pairs
         .filter(|(from, to)| from != to)
-        .map(|pair| words::name(ensemble, pair))
+        .map(|pair| words::name(pair))
         .collect();
-    let nodes = meant_nodes(ensemble, asked, &want);
+    let nodes = meant_nodes(asked, &want);
     let verb = if request.hold { "holds" } else { "drops" };
     let fault = ensemble
         .new_fault(kind, text.clone())
@@ -382,16 +399,13 @@ pub async fn withhold(
 }
 
 /// The nodes under which status shows the fault: those that were named.
-fn meant_nodes(lab: &Ensemble, asked: &MessageRequest, want: &Want) -> Vec<NodeId> {
+fn meant_nodes(asked: &MessageRequest, want: &Want) -> Vec<NodeId> {
     let places = match (&asked.from[..], &asked.to[..]) {
         ([], []) => return Vec::new(),
         ([], _) => &want.to,
         _ => &want.from,
     };
-    places
-        .iter()
-        .map(|place| lab.spec.nodes[*place].id)
-        .collect()
+    places.iter().map(|place| NodeId::at(*place)).collect()
 }
 
 /// Waits for what was asked to be waited for, and sees to it that the rule ends when it shall.
@@ -448,7 +462,7 @@ fn kind_word(hold: bool) -> &'static str {
 }
 
 /// `hold ACKEPOCH n2>n4, the 3rd on its link`.
-fn text(lab: &Ensemble, request: &WithholdRequest, want: &Want) -> String {
+fn text(request: &WithholdRequest, want: &Want) -> String {
     let asked = &request.message;
     let mut text = format!("{} {}", kind_word(request.hold), want.name);
     let side = |word: &str, typed: &[String], places: &[usize]| {
@@ -458,7 +472,7 @@ fn text(lab: &Ensemble, request: &WithholdRequest, want: &Want) -> String {
         let names: Vec<String> = places
             .iter()
             .take(NAMED_MAX)
-            .map(|place| lab.spec.nodes[*place].id.to_string())
+            .map(|place| NodeId::at(*place).to_string())
             .collect();
         let more = if places.len() > NAMED_MAX { " …" } else { "" };
         format!(" {word} {}{more}", names.join(" "))

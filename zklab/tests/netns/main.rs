@@ -15,6 +15,7 @@
 mod acceptance;
 mod faults;
 mod lab;
+mod members;
 mod wire;
 
 use std::fs::File;
@@ -45,7 +46,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 30] = [
+const TESTS: [Test; 33] = [
     ("nodes_reach_each_other", nodes_reach_each_other),
     ("a_delay_is_what_was_asked", a_delay_is_what_was_asked),
     ("loss_is_what_was_asked", loss_is_what_was_asked),
@@ -141,6 +142,18 @@ const TESTS: [Test; 30] = [
     (
         "wire::a_message_is_held_until_it_is_healed_and_a_dropped_one_never_comes",
         wire::a_message_is_held_until_it_is_healed_and_a_dropped_one_never_comes,
+    ),
+    (
+        "members::a_node_comes_and_has_links_and_goes",
+        members::a_node_comes_and_has_links_and_goes,
+    ),
+    (
+        "members::an_ordinary_user_can_do_it_too",
+        members::an_ordinary_user_can_do_it_too,
+    ),
+    (
+        "members::packets_are_written_down_with_what_became_of_them",
+        members::packets_are_written_down_with_what_became_of_them,
     ),
 ];
 
