@@ -348,7 +348,7 @@ pub async fn withhold(
         .flat_map(|from| want.to.iter().map(|to| (*from, *to)));
     let links: Vec<String> = pairs
         .filter(|(from, to)| from != to)
-        .map(|pair| words::name(pair))
+        .map(words::name)
         .collect();
     let nodes = meant_nodes(asked, &want);
     let verb = if request.hold { "holds" } else { "drops" };
