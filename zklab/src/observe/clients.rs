@@ -125,8 +125,10 @@ impl Clients {
         let mut clients = Vec::new();
         let mut tasks = Vec::new();
         let serving = lab.views().into_iter().filter(|(_, view)| view.serving);
+        // What an earlier experiment has left lasts until its session times out, and must not be taken for our own.
+        let begin_us = now_us();
         for (home, _) in serving.take(CLIENTS_MAX) {
-            let path = format!("/zklab-client-{home}-{}", std::process::id());
+            let path = format!("/zklab-client-{home}-{begin_us}");
             let record = Arc::new(Mutex::new(Record::default()));
             clients.push((path.clone(), Arc::clone(&record)));
             let client = Client {

@@ -221,7 +221,12 @@ async fn renew(
         .map(|node| node.id)
         .filter(|id| *id != new && ensemble.has(*id))
         .collect();
-    others.sort_by_key(|id| Some(*id) == leader);
+    if ensemble.voters().len() > 2 {
+        others.sort_by_key(|id| Some(*id) == leader);
+    } else {
+        // The one voter there was, or is to be, serves only when it knows the new list; nobody can follow before.
+        others.sort_by_key(|id| !ensemble.node(*id).votes());
+    }
     let acts = lifecycle::roll_each(lab, &others, leader, false, news).await;
     let paused = clients.longest_pause_us();
     let (_, findings) = clients.finish().await;
