@@ -168,10 +168,8 @@ fn read(mut bytes: &[u8]) -> Capture {
     capture
 }
 
-pub(super) fn packets_are_written_down_with_what_became_of_them() {
-    let lab = Lab::new();
-    lab.up("--nodes 3 --tick 200ms");
-    // A file on disk, so many packets.
+/// A file on disk, so many packets.
+fn so_many_packets_in_a_file(lab: &Lab) {
     let report = lab.json("pcap n1 -o some.pcapng --count 20");
     assert_eq!(
         (&report["packets"], &report["left_out"]),
@@ -191,6 +189,12 @@ pub(super) fn packets_are_written_down_with_what_became_of_them() {
             assert_eq!(length, packet.len(), "it is whole");
         }
     }
+}
+
+pub(super) fn packets_are_written_down_with_what_became_of_them() {
+    let lab = Lab::new();
+    lab.up("--nodes 3 --tick 200ms");
+    so_many_packets_in_a_file(&lab);
     // To stdout, until Ctrl-C, over a fault and a node that is new.
     let mut child = lab
         .command("pcap -o -")
