@@ -221,7 +221,7 @@ impl Worker {
         if batch > 0 {
             self.metrics.sync_processor_batch_size.record(batch);
         }
-        // Twice as long as the sync took: a disk that answers at once is not waited for.
+        // Twice as long as the sync took: a disk that answers at once is hardly waited for.
         self.rest_until = (batch > CROWD).then(|| begin + took + (took * 2).min(REST_MAX));
         if !self.storage.options().force_sync {
             return synced;
