@@ -1,10 +1,9 @@
 //! Load, a leader that dies in the middle of it, and the judgement: the whole way on real processes.
 
 mod place;
+mod work;
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -26,18 +25,7 @@ fn a_leader_dies_under_load_and_no_promise_is_broken() {
         "--json load --for 2s --clients 4 --rate 400 --seed 5 --session-timeout 2s --history {}",
         history.display()
     );
-    let load = lab
-        .command(&words)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The clients are at work when there is more than the beginning.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while std::fs::metadata(&history).map_or(0, |file| file.len()) < 60_000 {
-        assert!(Instant::now() < deadline, "the load never began");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let load = work::begin(&lab, &words, &history);
     lab.expect(0, "kill-leader --restart");
     let load: Value =
         serde_json::from_str(&finished(0, &words, &load.wait_with_output().unwrap())).unwrap();

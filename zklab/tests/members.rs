@@ -1,9 +1,9 @@
 //! Nodes that come into a lab that is up, and go: on real processes, with clients at work.
 
 mod place;
+mod work;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -119,18 +119,7 @@ fn voters_join_under_load_and_no_acknowledged_write_is_lost() {
         "--json load --for 6s --clients 4 --rate 200 --seed 5 --session-timeout 4s --history {}",
         history.display()
     );
-    let load = lab
-        .command(&words)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The clients are at work when there is more than the beginning.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while std::fs::metadata(&history).map_or(0, |file| file.len()) < 60_000 {
-        assert!(Instant::now() < deadline, "the load never began");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let load = work::begin(&lab, &words, &history);
     for (id, voters) in [("n4", 4), ("n5", 5)] {
         let added = json(&lab, "add");
         assert_eq!(
