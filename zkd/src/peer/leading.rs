@@ -19,7 +19,7 @@ use crate::record::txn::{TxnHeader, TxnRecord};
 use crate::session::{Owner, SessionTracker};
 use crate::time::Instant;
 use crate::zab::leader::{Leader, LeaderConfig, LeaderInput, SyncFrom};
-use crate::zab::{History, LearnerRequest, Proposal};
+use crate::zab::{Asked, History, LearnerRequest, Proposal};
 
 use super::standalone::Reaper;
 
@@ -103,7 +103,8 @@ impl Leading {
         match input {
             Input::LearnerConnected(link) => self.zab.step(now, LeaderInput::Connected(link)),
             Input::LearnerPacket(link, packet) => {
-                self.zab.step(now, LeaderInput::Packet(link, packet))
+                self.zab.step(now, LeaderInput::Packet(link, packet));
+                self.answer_learner(core);
             }
             Input::LearnerClosed(link) => self.zab.step(now, LeaderInput::Closed(link)),
             Input::SnapshotSent(link) => self.zab.step(now, LeaderInput::SnapshotSent(link)),
@@ -173,6 +174,27 @@ impl Leading {
         let txn = Bytes::from(record.to_vec());
         self.prepared.push_back(record);
         self.zab.propose(Proposal { zxid, txn });
+    }
+
+    /// Takes up what a learner asks, right after it came: before anything that comes later, of whatever server, moves
+    /// its session.
+    fn answer_learner(&mut self, core: &mut Core) {
+        for asked in self.zab.take_asked() {
+            match asked {
+                // A learner asks for nothing before its UPTODATE, and that leaves an established epoch.
+                _ if !self.serving => {}
+                Asked::Request(request) => self.on_learner_request(core, request),
+                Asked::Revalidation(question) => {
+                    let valid = self.sessions.reattach(
+                        question.session,
+                        question.timeout_ms,
+                        Owner::Link(question.link),
+                        core.now.instant,
+                    );
+                    self.zab.answer_revalidation(&question, valid);
+                }
+            }
+        }
     }
 
     fn on_learner_request(&mut self, core: &mut Core, request: LearnerRequest) {
@@ -258,22 +280,7 @@ impl Leading {
             for (session, timeout_ms) in ready.touched {
                 self.sessions.touch(session, timeout_ms, core.now.instant);
             }
-            for question in &ready.revalidations {
-                let owner = Owner::Link(question.link);
-                let valid = self.sessions.reattach(
-                    question.session,
-                    question.timeout_ms,
-                    owner,
-                    core.now.instant,
-                );
-                self.zab.answer_revalidation(question, valid);
-            }
-            let quiet =
-                ready.requests.is_empty() && ready.revalidations.is_empty() && !ready.established;
-            for request in ready.requests {
-                self.on_learner_request(core, request);
-            }
-            if quiet {
+            if !ready.established {
                 return (Role::Leading(self), false);
             }
         }

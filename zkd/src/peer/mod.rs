@@ -13,6 +13,8 @@ mod learning;
 mod link;
 mod looking;
 mod standalone;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -360,30 +360,35 @@ impl World {
         self.decode(to);
     }
 
+    /// What came together may be taken in one burst, as a busy server does.
     fn decode(&mut self, at: End) {
-        loop {
+        let in_one = self.prng.one_in(2);
+        while let Some(input) = self.next_input(at) {
+            let now = self.now();
             let Some(process) = &mut self.server(at.server).process else {
                 return;
             };
-            let Some(decoder) = process.decoders.get_mut(&at.link) else {
-                return;
-            };
-            let item = decoder.next_item().expect("our own bytes decode");
-            let Some(item) = item else { return };
-            // Links that the peer dials itself have ids of their own kind.
-            let learner_side = at.link.0 >= 1 << 63;
-            let input = match (learner_side, item) {
-                (true, LinkItem::Packet(packet)) => Input::LeaderPacket(at.link, packet),
-                (true, LinkItem::Snapshot(zxid, tree)) => {
-                    Input::LeaderSnapshot(at.link, zxid, tree)
-                }
-                (false, LinkItem::Packet(packet)) => Input::LearnerPacket(at.link, packet),
-                (false, LinkItem::Snapshot(..)) => unreachable!("learners send no snapshots"),
-            };
-            self.step(at.server, input);
+            process.peer.step(now, input);
+            if !in_one {
+                self.carry_out(at.server);
+            }
         }
+        self.carry_out(at.server);
     }
 
+    fn next_input(&mut self, at: End) -> Option<Input> {
+        let process = self.server(at.server).process.as_mut()?;
+        let decoder = process.decoders.get_mut(&at.link)?;
+        let item = decoder.next_item().expect("our own bytes decode")?;
+        // Links that the peer dials itself have ids of their own kind.
+        let learner_side = at.link.0 >= 1 << 63;
+        Some(match (learner_side, item) {
+            (true, LinkItem::Packet(packet)) => Input::LeaderPacket(at.link, packet),
+            (true, LinkItem::Snapshot(zxid, tree)) => Input::LeaderSnapshot(at.link, zxid, tree),
+            (false, LinkItem::Packet(packet)) => Input::LearnerPacket(at.link, packet),
+            (false, LinkItem::Snapshot(..)) => unreachable!("learners send no snapshots"),
+        })
+    }
     fn on_link_ended(&mut self, at: End, incarnation: u64) {
         if !self.is_current(at.server, incarnation) {
             return;

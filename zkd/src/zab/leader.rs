@@ -16,7 +16,7 @@ use super::journal::Journal;
 use super::learner::LearnerKind;
 use super::learner_handler::{Link, Phase};
 use super::proposals::Proposals;
-use super::{History, LeaderReady, Mark, Outgoing, Proposal, Revalidation, Write, wire};
+use super::{Asked, History, LeaderReady, Mark, Outgoing, Proposal, Revalidation, Write, wire};
 use crate::event::PeerEvent;
 use crate::ids::{Epoch, LinkId, ServerId, SessionId, Xid, Zxid};
 use crate::quorum::{AckSet, QuorumVerifier};
@@ -129,6 +129,7 @@ pub struct Leader {
     /// acceptedEpoch is on disk: LEADERINFO may leave at once.
     pub(super) epoch_promised: bool,
     pub(super) out: LeaderReady,
+    pub(super) asked: Vec<Asked>,
     pub(super) now: Instant,
     timers: TimerTable<Timer>,
     in_flight: VecDeque<InFlight>,
@@ -159,6 +160,7 @@ impl Leader {
             new_leader_acks: AckSet::new(),
             epoch_promised: false,
             out: LeaderReady::default(),
+            asked: Vec::new(),
             now,
             timers: TimerTable::default(),
             in_flight: VecDeque::new(),
@@ -192,6 +194,14 @@ impl Leader {
             }
             LeaderInput::Timeout => self.on_timeout(),
         }
+    }
+
+    /// What the last packet asks of the request chain, once. Take it after every [`LeaderInput::Packet`], before any
+    /// other input: a session's writes are in order only if they and its moves between servers are judged in the order
+    /// in which they came.
+    #[must_use]
+    pub fn take_asked(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked)
     }
 
     /// When [`LeaderInput::Timeout`] is next due.

@@ -14,7 +14,7 @@ use super::discovery::{EpochAck, StateSummary};
 use super::leader::{Leader, Stage};
 use super::learner::LearnerKind;
 use super::sync_plan::SyncPlan;
-use super::{LearnerRequest, Outgoing, Proposal, Revalidation, wire};
+use super::{Asked, LearnerRequest, Outgoing, Proposal, Revalidation, wire};
 
 /// How far a link has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -465,22 +465,22 @@ impl Leader {
             }
             packet::REVALIDATE => {
                 let (session, timeout_ms) = wire::read_revalidate(&packet).map_err(bad)?;
-                self.out.revalidations.push(Revalidation {
+                self.asked.push(Asked::Revalidation(Revalidation {
                     link: id,
                     session,
                     timeout_ms,
-                });
+                }));
             }
             packet::REQUEST => {
                 let forwarded = wire::read_request(&packet).map_err(bad)?;
-                self.out.requests.push(LearnerRequest {
+                self.asked.push(Asked::Request(LearnerRequest {
                     link: id,
                     session: forwarded.session,
                     cxid: forwarded.cxid,
                     op: forwarded.op,
                     payload: forwarded.payload,
                     ids: packet.authinfo.unwrap_or_default(),
-                });
+                }));
             }
             kind => self
                 .out

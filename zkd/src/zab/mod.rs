@@ -105,6 +105,16 @@ pub struct Revalidation {
     pub timeout_ms: i32,
 }
 
+/// What a learner wants of the leader's request chain. The order in which it is asked is the order in which the learner's
+/// clients asked, across all their connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To be prepared and proposed.
+    Request(LearnerRequest),
+    /// To be answered with [`leader::Leader::answer_revalidation`].
+    Revalidation(Revalidation),
+}
+
 /// What a server brings into a role and takes out of it again: its epochs and its history.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -138,10 +148,6 @@ pub struct LeaderReady {
     pub synced: Vec<(SessionId, Xid)>,
     /// For each of them how many of `committed` come before it.
     pub synced_after: Vec<usize>,
-    /// Requests of learners' clients, to be prepared in this order.
-    pub requests: Vec<LearnerRequest>,
-    /// Questions about sessions; answer with [`leader::Leader::answer_revalidation`].
-    pub revalidations: Vec<Revalidation>,
     /// Sessions that learners heard of since their last ping, with their timeouts in ms.
     pub touched: Vec<(SessionId, i32)>,
     /// Connections to close.

@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::tree::SnapshotLoader;
 use crate::zab::leader::{Leader, LeaderInput, SyncFrom};
 use crate::zab::learner::{Learner, LearnerInput};
-use crate::zab::{Mark, Outgoing, Write, wire};
+use crate::zab::{Asked, Mark, Outgoing, Write, wire};
 
 const NOW: Instant = Instant(0);
 
@@ -338,16 +338,18 @@ impl<'a> Replay<'a> {
             });
         }
         self.marks.extend(ready.mark);
-        for question in ready.revalidations {
-            let valid = self.verdicts.pop_front().unwrap_or(true);
-            self.leader.answer_revalidation(&question, valid);
-            self.drain();
-        }
-        for request in ready.requests {
-            if request.op == 9 {
-                self.leader.sync(SyncFrom::Learner(request.link));
-                self.drain();
+        for asked in self.leader.take_asked() {
+            match asked {
+                Asked::Revalidation(question) => {
+                    let valid = self.verdicts.pop_front().unwrap_or(true);
+                    self.leader.answer_revalidation(&question, valid);
+                }
+                Asked::Request(request) if request.op == 9 => {
+                    self.leader.sync(SyncFrom::Learner(request.link));
+                }
+                Asked::Request(_) => continue,
             }
+            self.drain();
         }
     }
 

@@ -21,7 +21,7 @@ use crate::record::quorum::{QuorumPacket, packet};
 use crate::time::Instant;
 use crate::zab::leader::{Leader, LeaderInput, SyncFrom};
 use crate::zab::learner::{Learner, LearnerInput};
-use crate::zab::{Mark, Outgoing, Write};
+use crate::zab::{Asked, Mark, Outgoing, Write};
 
 #[derive(Default)]
 struct Stage {
@@ -113,8 +113,23 @@ impl Stage {
     fn leader(&mut self, input: LeaderInput) {
         if let Some(leader) = &mut self.leader {
             leader.step(self.now, input);
+            for asked in leader.take_asked() {
+                self.leader_asked(asked);
+            }
         }
         self.leader_ready();
+    }
+
+    fn leader_asked(&mut self, asked: Asked) {
+        if let Asked::Request(request) = &asked {
+            let sid = self.sid_of(request.link);
+            self.say(&format!("leader hears request {} of {sid}", request.op));
+        }
+        let leader = self.leader.as_mut().unwrap();
+        match asked {
+            Asked::Request(request) => leader.sync(SyncFrom::Learner(request.link)),
+            Asked::Revalidation(question) => leader.answer_revalidation(&question, self.verdict),
+        }
     }
 
     fn leader_ready(&mut self) {
@@ -151,28 +166,14 @@ impl Stage {
             for (session, cxid) in &ready.synced {
                 self.say(&format!("leader: sync {cxid} of {session} is done"));
             }
-            for request in ready.requests {
-                let sid = self.sid_of(request.link);
-                self.say(&format!("leader hears request {} of {sid}", request.op));
-                let leader = self.leader.as_mut().unwrap();
-                leader.sync(SyncFrom::Learner(request.link));
-            }
-            for question in &ready.revalidations {
-                let leader = self.leader.as_mut().unwrap();
-                leader.answer_revalidation(question, self.verdict);
-            }
             let Some(mark) = ready.mark else {
-                if ready.revalidations.is_empty() && self.to_leader.is_empty() {
+                if self.to_leader.is_empty() {
                     let leader = self.leader.as_mut().unwrap();
                     let more = leader.ready();
                     let send = named(self, more.send);
                     self.to_learner.extend(send);
-                    return;
                 }
-                if ready.revalidations.is_empty() {
-                    return;
-                }
-                continue;
+                return;
             };
             let batch = Batch {
                 mark,
