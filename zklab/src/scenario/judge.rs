@@ -244,14 +244,14 @@ fn first_failed(checks: &[Check]) -> Option<&Check> {
     failed.min_by_key(|check| rank(&check.rule))
 }
 
-/// How much a broken rule says: the lower, the nearer it is to the cause. Half a multi is the whole story; answers are
-/// wrong and trees differ because logs do; a missing event often only follows from a state that should not be, so watches
-/// give a bug its name only where nothing else does.
+/// How much a broken rule says: the lower, the nearer it is to the cause. Answers are wrong, multis are half there and
+/// trees differ because logs do; half a multi is a whole story where they do not; a missing event often only follows from
+/// a state that should not be, so watches give a bug its name only where nothing else does.
 #[must_use]
 pub fn rank(rule: &str) -> u8 {
     match rule {
-        rule if rule == check::Rule::Multi.name() => 0,
-        "logs" => 1,
+        "logs" => 0,
+        rule if rule == check::Rule::Multi.name() => 1,
         rule if rule == check::Rule::Watches.name() => 4,
         "digest" => 3,
         _ => 2,
@@ -357,10 +357,10 @@ mod tests {
         assert_eq!(name(&checks).as_deref(), Some("zxid-order"));
         checks.insert(0, check("digest", "fail"));
         assert_eq!(name(&checks).as_deref(), Some("zxid-order"));
-        checks.push(check("logs", "fail"));
-        assert_eq!(name(&checks).as_deref(), Some("logs"));
         checks.push(check("multi", "fail"));
         assert_eq!(name(&checks).as_deref(), Some("multi"));
+        checks.push(check("logs", "fail"));
+        assert_eq!(name(&checks).as_deref(), Some("logs"));
         assert_eq!(name(&[]), None);
     }
 

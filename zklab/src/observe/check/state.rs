@@ -152,7 +152,7 @@ fn refused_as_existing(
                 at(before)
             )
         };
-        let rule = rule_of(timeline, last, Rule::Reads);
+        let rule = rule_of(timeline, last, before.from, Rule::Reads);
         findings.broken(rule, what, &[last.op, index]);
     }
 }
@@ -202,11 +202,11 @@ fn version_after(change: Change) -> Option<i32> {
     }
 }
 
-/// The rule that a miss of this change breaks. A multi of which nobody ever saw anything is a lost write, not half of
-/// one.
-fn rule_of(timeline: &Timeline<'_>, missed: &Mutation, otherwise: Rule) -> Rule {
+/// The rule that a miss of this change in this state breaks. A multi of which nothing is there is a lost write, not half
+/// of one.
+fn rule_of(timeline: &Timeline<'_>, missed: &Mutation, state: Zxid, otherwise: Rule) -> Rule {
     match timeline.history.ops[missed.op.at()].kind {
-        Kind::Multi if timeline.was_seen(missed.zxid) => Rule::Multi,
+        Kind::Multi if timeline.is_half(missed, state) => Rule::Multi,
         Kind::Close => Rule::Ephemerals,
         _ => otherwise,
     }
@@ -240,7 +240,7 @@ fn seen(timeline: &Timeline<'_>, sight: &Sight, findings: &mut Findings<'_>) {
         return broken(otherwise, what, Some(delete));
     }
     if let Some(last) = timeline.at(sight.path, sight.zxid) {
-        let rule = rule_of(timeline, last, otherwise);
+        let rule = rule_of(timeline, last, sight.from, otherwise);
         if last.change == Change::Gone {
             if sight.czxid < last.zxid {
                 let what = format!(
@@ -374,7 +374,8 @@ pub(super) fn missing(
             at(span)
         )
     };
-    findings.broken(rule_of(timeline, last, Rule::Reads), what, &[last.op, by]);
+    let rule = rule_of(timeline, last, span.from, Rule::Reads);
+    findings.broken(rule, what, &[last.op, by]);
 }
 
 /// Which rule a mutation breaks that does not follow from the one before, and who shows it. A multi that was refused in
@@ -518,6 +519,7 @@ fn all_told(timeline: &Timeline<'_>, end: Zxid, findings: &mut Findings<'_>) {
                 last.zxid
             )
         };
-        findings.broken(rule_of(timeline, last, Rule::AckedWrites), what, &[last.op]);
+        let rule = rule_of(timeline, last, end, Rule::AckedWrites);
+        findings.broken(rule, what, &[last.op]);
     }
 }

@@ -430,6 +430,45 @@ fn a_multi_is_whole_or_nothing() {
     assert_eq!(lost, [Rule::Reads]);
 }
 
+#[test]
+fn a_multi_that_is_lost_with_its_epoch_is_whole() {
+    let epoch = |epoch: i64, counter: i64| (epoch << 32) | counter;
+    let (made, changed, state) = (epoch(1, 1), epoch(1, 2), epoch(2, 1));
+    let with = |a_later: (i64, i32, u32)| {
+        let mut multi = op(3, 1, (30, 40), Kind::Multi, "", changed);
+        multi.parts = ["/a", "/b"]
+            .map(|path| PartLine {
+                kind: Kind::Set,
+                path,
+                expected: -1,
+                version: 1,
+            })
+            .to_vec();
+        let mut both = op(1, 1, (10, 20), Kind::Multi, "", made);
+        both.parts = ["/a", "/b"]
+            .map(|path| PartLine {
+                kind: Kind::Create,
+                path,
+                expected: -1,
+                version: -1,
+            })
+            .to_vec();
+        let seen = op(4, 2, (50, 60), Kind::Get, "/a", changed);
+        let (mzxid, version, value) = a_later;
+        let again = op(5, 3, (70, 80), Kind::Get, "/a", state);
+        let other = op(6, 3, (90, 95), Kind::Get, "/b", state);
+        broken(&ops(vec![
+            both,
+            multi,
+            shows(seen, made, changed, 1, 3),
+            shows(again, made, mzxid, version, value),
+            shows(other, made, made, 0, 1),
+        ]))
+    };
+    assert_eq!(with((made, 0, 1)), [Rule::Reads]);
+    assert_eq!(with((changed, 1, 3)), [Rule::Multi]);
+}
+
 /// One of these operations, if there is any.
 fn pick(
     history: &History,

@@ -5,7 +5,7 @@
 //! have happened is in `doubts`. A delete whose zxid nobody told has happened, somewhere between two states: it is in
 //! `deletes`.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use std::sync::OnceLock;
 
 use zkd::ids::Zxid;
@@ -62,8 +62,8 @@ pub(super) struct Timeline<'h> {
     pub(super) family: Family,
     /// All changes by zxid, when somebody asked for them.
     in_order: OnceLock<Vec<Mutation>>,
-    /// The zxids that Stats told, when somebody asked for them.
-    told: OnceLock<HashSet<Zxid>>,
+    /// What showed itself of each multi, when somebody asked for it.
+    shown: OnceLock<HashMap<Zxid, Vec<(PathId, Zxid)>>>,
 }
 
 /// No operation has this id.
@@ -118,16 +118,33 @@ impl Deletes {
 }
 
 impl<'h> Timeline<'h> {
-    /// Did anybody but a multi itself see something of the txn of this zxid?
-    pub(super) fn was_seen(&self, zxid: Zxid) -> bool {
-        let told = self.told.get_or_init(|| {
-            let ops = self.history.ops.iter().filter(|op| op.kind != Kind::Multi);
-            let finals = self.history.finals.iter();
-            ops.flat_map(|op| [op.czxid, op.mzxid, op.pzxid])
-                .chain(finals.flat_map(|last| [last.czxid, last.mzxid]))
-                .collect()
-        });
-        told.contains(&zxid)
+    /// Is the multi that made this change only half there, in a state that misses the change? It is if another of its
+    /// znodes shows it in the same epoch or later. What nothing showed since the epoch before is lost, but whole.
+    pub(super) fn is_half(&self, missed: &Mutation, state: Zxid) -> bool {
+        let shown = self.shown.get_or_init(|| self.shown_of_multis());
+        let mut shown = shown.get(&missed.zxid).into_iter().flatten();
+        shown.any(|(path, newest)| *path != missed.path && newest.epoch() >= state.epoch())
+    }
+
+    /// By the zxid of each multi that took place: what showed it, but for its own answer, and in which state.
+    fn shown_of_multis(&self) -> HashMap<Zxid, Vec<(PathId, Zxid)>> {
+        let ops = &self.history.ops;
+        let multis = (0..ops.len()).filter(|index| ops[*index].kind == Kind::Multi);
+        let mut shown: HashMap<_, Vec<_>> = multis
+            .filter_map(|index| Some((self.zxid_of(op_index(index))?, Vec::new())))
+            .collect();
+        let of_ops = ops.iter().filter(|op| op.kind != Kind::Multi);
+        let of_ops = of_ops.filter_map(|op| Some((op.target()?, op.czxid, op.mzxid, op.zxid)));
+        let finals = self.history.finals.iter();
+        let finals = finals.map(|last| (last.path, last.czxid, last.mzxid, last.zxid));
+        for (path, czxid, mzxid, state) in of_ops.chain(finals) {
+            for zxid in [czxid, mzxid] {
+                if let Some(shown) = shown.get_mut(&zxid) {
+                    shown.push((path, state.max(zxid)));
+                }
+            }
+        }
+        shown
     }
 
     /// What needs no answers: who wrote what, and which operations left traces. [`Self::finished`] is the rest.
@@ -146,7 +163,7 @@ impl<'h> Timeline<'h> {
             closes: vec![None; history.sessions.len()],
             family: Family::default(),
             in_order: OnceLock::new(),
-            told: OnceLock::new(),
+            shown: OnceLock::new(),
         };
         timeline.settle();
         timeline
