@@ -137,14 +137,15 @@ impl ServerCnxn {
         }
     }
 
-    /// Takes every complete frame off the front of `input` and serves it; what needs the core is pushed
-    /// to `submit`, to be handed on in this order. The driver takes the output afterwards.
+    /// Takes every complete frame off the front of `input` and serves it; what needs the core is handed on to
+    /// `submit` in this order, before another connection can take the session over: what was sent here is ahead of
+    /// what will be sent there. The driver takes the output afterwards.
     pub fn on_bytes(
         &self,
         server: &ZkServer,
         input: &mut BytesMut,
         now: Now,
-        submit: &mut Vec<Submit>,
+        submit: &mut impl Extend<Submit>,
     ) -> Flow {
         let phase = self.lane.lock().phase;
         match phase {
@@ -222,7 +223,7 @@ impl ServerCnxn {
         server: &ZkServer,
         input: &mut BytesMut,
         now: Now,
-        submit: &mut Vec<Submit>,
+        submit: &mut impl Extend<Submit>,
     ) -> Flow {
         let Some(word) = input.first_chunk::<4>().copied() else {
             return Flow::Read;
@@ -267,8 +268,9 @@ impl ServerCnxn {
         server: &ZkServer,
         input: &mut BytesMut,
         now: Now,
-        submit: &mut Vec<Submit>,
+        submit: &mut impl Extend<Submit>,
     ) -> Flow {
+        let mut submits = Vec::new();
         let tree = server.tree().read();
         let mut lane = self.lane.lock();
         let mut service = Service {
@@ -279,7 +281,7 @@ impl ServerCnxn {
                 conn: self.id,
             },
             now,
-            submit,
+            submit: &mut submits,
             tally: Tally::default(),
             metrics: server.metrics(),
         };
@@ -318,8 +320,11 @@ impl ServerCnxn {
         };
         server.load().change(before, lane.load());
         let tally = service.tally;
-        drop(lane);
         drop(tree);
+        if !submits.is_empty() {
+            submit.extend(submits);
+        }
+        drop(lane);
         if tally.received > 0 {
             server.touches().touch(&self.touch, now.instant);
         }

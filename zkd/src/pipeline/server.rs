@@ -342,6 +342,11 @@ impl ZkServer {
     /// Closes the connection of a session, if it is here (the `kill` of an operator).
     pub fn close_session_connection(&self, session: SessionId) {
         let cnxn = self.registry.lock().by_session.remove(&session);
+        self.replaced(cnxn);
+    }
+
+    /// A connection that has its session no more ends.
+    fn replaced(&self, cnxn: Option<Arc<ServerCnxn>>) {
         if let Some(cnxn) = cnxn {
             cnxn.shut(self);
             cnxn.wake();
@@ -441,7 +446,7 @@ impl ZkServer {
         cnxn: &ServerCnxn,
         request: &ConnectRequest,
         now: Now,
-        submit: &mut Vec<Submit>,
+        submit: &mut impl Extend<Submit>,
     ) -> Flow {
         let mode = self.mode();
         let read_only = mode == Mode::ReadOnly;
@@ -481,7 +486,7 @@ impl ZkServer {
             lane.connected(session, request.read_only.is_some());
             return Flow::Read;
         }
-        submit.push(if reattach {
+        submit.extend([if reattach {
             Submit::Revalidate {
                 session,
                 timeout_ms,
@@ -495,7 +500,7 @@ impl ZkServer {
                 ids: Arc::clone(&cnxn.lane().lock().ids),
                 origin: Origin::Local,
             })
-        });
+        }]);
         Flow::Hold
     }
 
@@ -545,7 +550,10 @@ impl ZkServer {
         lane.session = session;
         lane.timeout_ms = timeout_ms;
         drop(lane);
-        registry.by_session.insert(session, shared);
+        // Of two that come with one session at the same time, each may have looked before the other was here.
+        let before = registry.by_session.insert(session, shared);
+        drop(registry);
+        self.replaced(before);
         true
     }
 
@@ -762,6 +770,34 @@ impl Batch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Silent;
+
+    impl Waker for Silent {
+        fn wake(&self) {}
+    }
+
+    #[test]
+    fn of_two_that_come_with_one_session_at_the_same_time_one_is_closed() {
+        let server = ZkServer::new(ServerOptions::default(), Instant(0));
+        server.start_serving(ServerState::Following);
+        let session = SessionId(7);
+        let phase = Phase::Waiting {
+            reattach: true,
+            says_read_only: true,
+        };
+        // Both have looked for a connection of the session by now, and found none.
+        let came = [1, 2].map(|id| {
+            let peer = IpAddr::from([127, 0, 0, 1]);
+            let cnxn = server.open(ConnId(id), peer, Arc::new(Silent), Instant(0));
+            cnxn.unwrap()
+        });
+        for cnxn in &came {
+            assert!(server.register(cnxn, session, 4000, phase));
+        }
+        let phases = came.map(|cnxn| cnxn.lane().lock().phase);
+        assert_eq!(phases, [Phase::Over, phase]);
+    }
 
     fn config(server: &ZkServer) -> (Vec<u8>, i32, i64) {
         let tree = server.tree().read();

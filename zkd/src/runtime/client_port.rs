@@ -205,7 +205,7 @@ impl Task<'_> {
         // A failed socket option costs latency, not correctness.
         let _ = self.stream.set_nodelay(true);
         let mut out = Vec::new();
-        let mut submits = Vec::new();
+        let mut core = &self.port.core;
         let mut flow = Flow::Read;
         loop {
             let reads = flow == Flow::Read;
@@ -223,15 +223,9 @@ impl Task<'_> {
             }
             // Output makes room for held requests, and requests make output: go round until both rest.
             loop {
-                flow = self.cnxn.on_bytes(
-                    &self.port.server,
-                    &mut self.input,
-                    clock::now(),
-                    &mut submits,
-                );
-                if !submits.is_empty() {
-                    self.port.core.submit(std::mem::take(&mut submits));
-                }
+                flow =
+                    self.cnxn
+                        .on_bytes(&self.port.server, &mut self.input, clock::now(), &mut core);
                 if let Flow::FourLetter(word) = flow {
                     self.four_letter(word).await;
                     return;

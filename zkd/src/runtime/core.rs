@@ -87,10 +87,6 @@ impl CoreSender {
         let _ = self.0.send(CoreInput::Limited(input, room));
     }
 
-    pub(super) fn submit(&self, submits: Vec<Submit>) {
-        let _ = self.0.send(CoreInput::Submits(submits));
-    }
-
     pub(super) fn storage_failed(&self, error: StorageError) {
         let _ = self.0.send(CoreInput::StorageFailed(error));
     }
@@ -104,6 +100,14 @@ impl CoreSender {
         let (answer, asked) = oneshot::channel();
         self.0.send(CoreInput::Status(answer)).ok()?;
         asked.await.ok()
+    }
+}
+
+/// What one connection asks for goes on its way as one input.
+impl Extend<Submit> for &CoreSender {
+    fn extend<T: IntoIterator<Item = Submit>>(&mut self, submits: T) {
+        let submits = submits.into_iter().collect();
+        let _ = self.0.send(CoreInput::Submits(submits));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use zkd::event::ServerState;
@@ -165,4 +166,61 @@ fn clients_on_threads() {
     assert_eq!(server.stats().outstanding, 0);
     assert_eq!(server.stats().connections, 0);
     assert_eq!(server.watches().lock().counts().connections, 0);
+}
+
+/// Lets something happen while it takes what a connection asks for.
+struct Interrupted<F>(Vec<Submit>, F);
+
+impl<F: FnMut()> Extend<Submit> for Interrupted<F> {
+    fn extend<T: IntoIterator<Item = Submit>>(&mut self, submits: T) {
+        self.0.extend(submits);
+        (self.1)();
+    }
+}
+
+#[test]
+fn nobody_takes_a_session_over_before_what_it_asked_for_is_handed_on() {
+    let server = ZkServer::new(ServerOptions::default(), Instant(1));
+    server.start_serving(ServerState::Standalone);
+    let [old, new] = [1, 2].map(|id| {
+        let (bell, _) = channel();
+        let address = "127.0.0.1".parse().unwrap();
+        let cnxn = server.open(ConnId(id), address, Arc::new(Bell(bell)), NOW.instant);
+        cnxn.unwrap()
+    });
+    let mut input = BytesMut::from(&connect_frame(&Connect::default())[..]);
+    let mut submits = Vec::new();
+    old.on_bytes(&server, &mut input, NOW, &mut submits);
+    let (sender, receiver) = channel();
+    sender.send(submits.remove(0)).unwrap();
+    drop(sender);
+    core(&server, &receiver);
+    let session = old.session();
+    let back = connect_frame(&Connect {
+        session,
+        password: Some(zkd::auth::session_password(session).to_vec()),
+        ..Connect::default()
+    });
+    thread::scope(|scope| {
+        let (server, new, back) = (&server, &new, &back[..]);
+        let (done, taken_over) = channel();
+        let mut done = Some(done);
+        let mut sink = Interrupted(Vec::new(), || {
+            let done = done.take().expect("one write is handed on once");
+            scope.spawn(move || {
+                let mut submits = Vec::new();
+                let mut input = BytesMut::from(back);
+                new.on_bytes(server, &mut input, NOW, &mut submits);
+                assert!(matches!(submits[..], [Submit::Revalidate { .. }]));
+                done.send(()).unwrap();
+            });
+            let early = taken_over.recv_timeout(Duration::from_millis(100));
+            assert!(early.is_err(), "taken over with a write on its way");
+        });
+        let write = frame(1, OpCode::SetData.code(), &set_data("/", b"x", -1));
+        old.on_bytes(server, &mut BytesMut::from(&write[..]), NOW, &mut sink);
+        assert_eq!(sink.0.len(), 1);
+        drop(sink);
+        taken_over.recv().unwrap();
+    });
 }
