@@ -1,7 +1,7 @@
 //! One case: a plan on a lab of its own, from nothing to a verdict and a folder.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,6 +45,8 @@ const WARM_WRITES: u64 = 20;
 const LOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long the end of the load may take.
 const LOAD_END: Duration = Duration::from_secs(90);
+/// Characters of a dead node's last line that are told.
+const WORDS_MAX: usize = 500;
 /// How long the trees may take to stand at one zxid, where the scenario does not say it.
 const TREES: Duration = Duration::from_secs(5);
 
@@ -432,8 +434,18 @@ fn fill(
         host,
         stall_limit_us: case.stall_limit_us,
         ops_ok: record.load.ok,
+        last_words: &|node| last_words(&stage.lab.node_dir(node).join("server.log")),
     };
     (record.verdict, record.rule, record.message) = judge::verdict(&grounds);
+}
+
+/// The last line of a log that is no part of a longer message.
+fn last_words(log: &Path) -> Option<String> {
+    let log = std::fs::read(log).ok()?;
+    let log = String::from_utf8_lossy(&log);
+    let mut lines = log.lines().rev();
+    let last = lines.find(|line| line.starts_with(|first: char| !first.is_whitespace()))?;
+    Some(last.chars().take(WORDS_MAX).collect())
 }
 
 /// What is expected of every run: the steps can be done, everything comes back, the end can be read.
@@ -467,7 +479,7 @@ fn always(played: &Played) -> Vec<Expected> {
 }
 
 /// Sessions that ended although their client was there.
-fn sessions_lost(history: &std::path::Path) -> u64 {
+fn sessions_lost(history: &Path) -> u64 {
     let text = std::fs::read_to_string(history).unwrap_or_default();
     let lost = text
         .lines()
@@ -509,7 +521,7 @@ fn keep_node(
     std::fs::create_dir_all(&to).doing(|| format!("cannot make {}", to.display()))?;
     // A node that was never started has none.
     let _ = std::fs::copy(from.join("server.log"), to.join("log"));
-    if verdict == Verdict::Bug {
+    if matches!(verdict, Verdict::Bug | Verdict::Died) {
         copy_tree(&from.join("data"), &to.join("data"))?;
     }
     Ok(())

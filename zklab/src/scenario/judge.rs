@@ -189,7 +189,6 @@ fn written_by(history: &Path, txns: &[LoggedTxn]) -> Vec<Value> {
 }
 
 /// Everything that a verdict rests on.
-#[derive(Debug)]
 pub(super) struct Grounds<'a> {
     pub(super) checks: &'a [Check],
     pub(super) expects: &'a [Expected],
@@ -199,6 +198,8 @@ pub(super) struct Grounds<'a> {
     pub(super) stall_limit_us: u64,
     /// Operations with a good answer.
     pub(super) ops_ok: u64,
+    /// The end of a node's log.
+    pub(super) last_words: &'a dyn Fn(NodeId) -> Option<String>,
 }
 
 /// The verdict, the rule that was broken, and why in one line.
@@ -207,7 +208,7 @@ pub(super) fn verdict(grounds: &Grounds<'_>) -> (Verdict, Option<String>, String
         let text = format!("{}: {}", failed.rule, failed.message);
         return (Verdict::Bug, Some(failed.rule.clone()), text);
     }
-    if let Some(text) = died(grounds.events) {
+    if let Some(text) = died(grounds.events, grounds.last_words) {
         return (Verdict::Died, None, text);
     }
     let missed: Vec<String> = grounds
@@ -273,8 +274,9 @@ fn machine(grounds: &Grounds<'_>) -> Option<String> {
         .map(|percent| format!("tasks waited for a processor {percent} % of the time"))
 }
 
-/// A server that ended on its own. One whose disk was made to fail has to end.
-fn died(events: &[LabEvent]) -> Option<String> {
+/// A server that ended on its own, and its last words, unless it has spoken since. One whose disk was made to fail has to
+/// end.
+fn died(events: &[LabEvent], last_words: &dyn Fn(NodeId) -> Option<String>) -> Option<String> {
     let may_end = |node: Option<NodeId>| {
         events.iter().any(|event| match &event.kind {
             LabEventKind::FaultOn(note) => {
@@ -285,7 +287,13 @@ fn died(events: &[LabEvent]) -> Option<String> {
             _ => false,
         })
     };
-    events.iter().find_map(|event| match &event.kind {
+    let is_back = |node: Option<NodeId>, at: usize| {
+        let later = events[at..].iter().filter(|event| event.node == node);
+        let mut kinds = later.map(|event| &event.kind);
+        kinds.any(|kind| matches!(kind, LabEventKind::NodeSpawned { .. }))
+    };
+    let mut ends = events.iter().enumerate();
+    ends.find_map(|(at, event)| match &event.kind {
         LabEventKind::NodeExited {
             code,
             signal,
@@ -297,7 +305,10 @@ fn died(events: &[LabEvent]) -> Option<String> {
                 (None, Some(signal)) => format!("signal {signal}"),
                 (None, None) => "nobody knows how".to_owned(),
             };
-            Some(format!("{node} died on its own ({how})"))
+            let words = event.node.filter(|_| !is_back(event.node, at));
+            let words = words.and_then(last_words);
+            let words = words.map_or_else(String::new, |words| format!(": {words}"));
+            Some(format!("{node} died on its own ({how}){words}"))
         }
         _ => None,
     })
@@ -339,7 +350,37 @@ mod tests {
     use zkd::ids::{SessionId, Xid, Zxid};
 
     use super::*;
+    use crate::event::Source;
     use crate::observe::logs::LogsViolation;
+
+    #[test]
+    fn who_died_is_named_with_its_last_words_unless_it_has_spoken_since() {
+        let event = |kind| LabEvent {
+            v: 1,
+            seq: 0,
+            t_us: 0,
+            lab: String::new(),
+            node: "n1".parse().ok(),
+            src: Source::Proc,
+            kind,
+        };
+        let exited = LabEventKind::NodeExited {
+            code: Some(3),
+            signal: None,
+            expected: false,
+        };
+        let mut events = vec![event(LabEventKind::NodeSpawned { pid: 1 }), event(exited)];
+        let words = |node: NodeId| Some(format!("the log of {node} is damaged"));
+        let text = died(&events, &words).unwrap();
+        assert_eq!(
+            text,
+            "n1 died on its own (exit code 3): the log of n1 is damaged"
+        );
+        events.push(event(LabEventKind::NodeSpawned { pid: 2 }));
+        let text = died(&events, &words).unwrap();
+        assert_eq!(text, "n1 died on its own (exit code 3)");
+        assert_eq!(died(&events[..1], &words), None);
+    }
 
     #[test]
     fn an_event_that_is_missing_names_a_bug_only_if_no_state_is_wrong() {
