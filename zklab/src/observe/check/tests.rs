@@ -396,6 +396,17 @@ fn sequence_numbers_rise() {
     assert_eq!(with("/s/q-7"), [Rule::Sequences]);
 }
 
+/// The parts of a multi that does the same to `/a` and to `/b`.
+fn both(kind: Kind, version: i32) -> Vec<PartLine<'static>> {
+    let part = |path| PartLine {
+        kind,
+        path,
+        expected: -1,
+        version,
+    };
+    ["/a", "/b"].map(part).to_vec()
+}
+
 #[test]
 fn a_multi_is_whole_or_nothing() {
     let with_both = |outcome: Outcome, a: (i64, i32, u32), b: (i64, i32, u32)| {
@@ -403,14 +414,7 @@ fn a_multi_is_whole_or_nothing() {
         if outcome == Outcome::Unknown {
             (multi.t1, multi.zxid) = (u64::MAX, Zxid::ZERO);
         }
-        multi.parts = ["/a", "/b"]
-            .map(|path| PartLine {
-                kind: Kind::Set,
-                path,
-                expected: -1,
-                version: -1,
-            })
-            .to_vec();
+        multi.parts = both(Kind::Set, -1);
         broken(&ops(vec![
             op(1, 1, (10, 15), Kind::Create, "/a", 1),
             op(2, 1, (16, 20), Kind::Create, "/b", 2),
@@ -436,29 +440,15 @@ fn a_multi_that_is_lost_with_its_epoch_is_whole() {
     let (made, changed, state) = (epoch(1, 1), epoch(1, 2), epoch(2, 1));
     let with = |a_later: (i64, i32, u32)| {
         let mut multi = op(3, 1, (30, 40), Kind::Multi, "", changed);
-        multi.parts = ["/a", "/b"]
-            .map(|path| PartLine {
-                kind: Kind::Set,
-                path,
-                expected: -1,
-                version: 1,
-            })
-            .to_vec();
-        let mut both = op(1, 1, (10, 20), Kind::Multi, "", made);
-        both.parts = ["/a", "/b"]
-            .map(|path| PartLine {
-                kind: Kind::Create,
-                path,
-                expected: -1,
-                version: -1,
-            })
-            .to_vec();
+        multi.parts = both(Kind::Set, 1);
+        let mut create = op(1, 1, (10, 20), Kind::Multi, "", made);
+        create.parts = both(Kind::Create, -1);
         let seen = op(4, 2, (50, 60), Kind::Get, "/a", changed);
         let (mzxid, version, value) = a_later;
         let again = op(5, 3, (70, 80), Kind::Get, "/a", state);
         let other = op(6, 3, (90, 95), Kind::Get, "/b", state);
         broken(&ops(vec![
-            both,
+            create,
             multi,
             shows(seen, made, changed, 1, 3),
             shows(again, made, mzxid, version, value),
